@@ -8,10 +8,11 @@ use std::{
 use super::money::Money;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-/// The longest name of a model that is kept, in bytes.
-const MODEL_LENGTH_MAX: usize = 128;
+/// The longest name of a model or a tier that is kept, in bytes.
+const NAME_LENGTH_MAX: usize = 128;
 
-/// Token counts, as they are billed. `cached` and `cache_written` are parts of `input`.
+/// Token counts, as they are billed. No part is more than its whole; what was read from a cache or
+/// written to one may overlap with audio and images, and nobody says how far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tokens {
     /// All input tokens.
@@ -22,8 +23,44 @@ pub(crate) struct Tokens {
     pub(crate) cache_written: u64,
     /// Of `cache_written`: those kept for an hour.
     pub(crate) written_for_an_hour: u64,
-    /// Output tokens.
+    /// Input tokens that were audio.
+    pub(crate) input_audio: u64,
+    /// Input tokens that were images.
+    pub(crate) input_image: u64,
+    /// All output tokens.
     pub(crate) output: u64,
+    /// Output tokens that were audio.
+    pub(crate) output_audio: u64,
+    /// Output tokens that were images.
+    pub(crate) output_image: u64,
+    /// Web searches of the provider's, which aren't tokens.
+    pub(crate) searches: u64,
+}
+
+impl Tokens {
+    /// Raises the wholes to their parts. A count that contradicts another is not taken for less than
+    /// it says.
+    pub(crate) fn with_whole_parts(self) -> Self {
+        let cached = self.cached.saturating_add(self.cache_written);
+        let input_media = self.input_audio.saturating_add(self.input_image);
+        let output_media = self.output_audio.saturating_add(self.output_image);
+        Self {
+            input: self.input.max(cached).max(input_media),
+            written_for_an_hour: self.written_for_an_hour.min(self.cache_written),
+            output: self.output.max(output_media),
+            ..self
+        }
+    }
+}
+
+/// The names by which providers call their ordinary tier (OpenAI; Anthropic and Gemini; Groq and
+/// Vertex AI).
+const ORDINARY_TIERS: [&str; 3] = ["default", "standard", "on_demand"];
+
+/// Whether a provider calls its ordinary tier like this, in any case.
+pub(crate) fn is_ordinary_tier(name: &str) -> bool {
+    let mut names = ORDINARY_TIERS.iter();
+    names.any(|ordinary| ordinary.eq_ignore_ascii_case(name))
 }
 
 /// Lets a handler set the real cost of its request. It is in the request's extensions. Clones share
@@ -57,6 +94,18 @@ struct Counters {
     output_is_set: AtomicBool,
     model: OnceLock<Arc<str>>,
     read: OnceLock<Tokens>,
+    /// What few handlers count, apart so that other calls don't carry it.
+    more: OnceLock<Box<MoreCounters>>,
+}
+
+#[derive(Default)]
+struct MoreCounters {
+    input_audio: AtomicU64,
+    input_image: AtomicU64,
+    output_audio: AtomicU64,
+    output_image: AtomicU64,
+    searches: AtomicU64,
+    tier: OnceLock<Arc<str>>,
 }
 
 impl Charge {
@@ -110,14 +159,54 @@ impl Charge {
         self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
+    /// Adds audio tokens of the input
+    /// ([`TokenPrice::audio_input`](crate::TokenPrice::audio_input)). Count them as input too.
+    pub fn add_audio_input_tokens(&self, tokens: u64) {
+        self.add_more(|more| &more.input_audio, tokens);
+    }
+
+    /// Adds image tokens of the input
+    /// ([`TokenPrice::image_input`](crate::TokenPrice::image_input)). Count them as input too.
+    pub fn add_image_input_tokens(&self, tokens: u64) {
+        self.add_more(|more| &more.input_image, tokens);
+    }
+
+    /// Adds audio tokens of the output
+    /// ([`TokenPrice::audio_output`](crate::TokenPrice::audio_output)). Count them as output too.
+    pub fn add_audio_output_tokens(&self, tokens: u64) {
+        self.add_more(|more| &more.output_audio, tokens);
+    }
+
+    /// Adds image tokens of the output
+    /// ([`TokenPrice::image_output`](crate::TokenPrice::image_output)). Count them as output too.
+    pub fn add_image_output_tokens(&self, tokens: u64) {
+        self.add_more(|more| &more.output_image, tokens);
+    }
+
+    /// Adds web searches that the provider made for the call
+    /// ([`TokenPrice::web_searches`](crate::TokenPrice::web_searches)).
+    pub fn add_web_searches(&self, searches: u64) {
+        self.add_more(|more| &more.searches, searches);
+    }
+
+    fn add_more(&self, counter: impl FnOnce(&MoreCounters) -> &AtomicU64, more: u64) {
+        add(counter(self.0.more.get_or_init(Box::default)), more);
+        self.0.tokens_are_set.store(true, Ordering::Release);
+    }
+
+    /// Sets the provider's tier that served the call, for the usage log and for
+    /// [`TokenPrice::tier`](crate::TokenPrice::tier). Only the first call counts; the name is
+    /// treated like that of a [model](Self::set_model).
+    pub fn set_service_tier(&self, tier: &str) {
+        let more = self.0.more.get_or_init(Box::default);
+        let _ = more.tier.set(readable(tier));
+    }
+
     /// Sets the model that answers, for the usage log and for
     /// [`Price::by_model`](crate::Price::by_model). Only the first call counts; the name is cut to
     /// 128 bytes, and control characters are removed.
     pub fn set_model(&self, model: &str) {
-        let end = model.floor_char_boundary(MODEL_LENGTH_MAX);
-        let model = model.get(..end).unwrap_or_default();
-        let readable: String = model.chars().filter(|c| !c.is_control()).collect();
-        let _ = self.0.model.set(Arc::from(readable));
+        let _ = self.0.model.set(readable(model));
     }
 
     /// Token counts that a layer read from the answer because the handler counted none. For token
@@ -139,6 +228,10 @@ impl Charge {
         self.0.model.get()
     }
 
+    pub(crate) fn service_tier(&self) -> Option<&Arc<str>> {
+        self.0.more.get().and_then(|more| more.tier.get())
+    }
+
     pub(crate) fn cost(&self) -> Option<Money> {
         let set = self.0.cost_is_set.load(Ordering::Acquire);
         set.then(|| Money::from_nanos(self.0.cost.load(Ordering::Relaxed)))
@@ -149,18 +242,32 @@ impl Charge {
         let set = self.0.tokens_are_set.load(Ordering::Acquire);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         set.then(|| {
-            let (cached, cache_written) = (count(&self.0.cached), count(&self.0.cache_written));
-            let for_an_hour = count(&self.0.written_for_an_hour);
-            Tokens {
-                // The parts are input even if the handler didn't count them as input.
-                input: count(&self.0.input).max(cached.saturating_add(cache_written)),
-                cached,
-                cache_written,
-                written_for_an_hour: for_an_hour.min(cache_written),
+            let more = self.0.more.get();
+            let count_more = |of: fn(&MoreCounters) -> &AtomicU64| more.map_or(0, |m| count(of(m)));
+            // The parts are input or output even if the handler didn't count them as such.
+            let counted = Tokens {
+                input: count(&self.0.input),
+                cached: count(&self.0.cached),
+                cache_written: count(&self.0.cache_written),
+                written_for_an_hour: count(&self.0.written_for_an_hour),
+                input_audio: count_more(|more| &more.input_audio),
+                input_image: count_more(|more| &more.input_image),
                 output: count(&self.0.output),
-            }
+                output_audio: count_more(|more| &more.output_audio),
+                output_image: count_more(|more| &more.output_image),
+                searches: count_more(|more| &more.searches),
+            };
+            counted.with_whole_parts()
         })
     }
+}
+
+/// A name for the log: short, and without control characters.
+fn readable(name: &str) -> Arc<str> {
+    let end = name.floor_char_boundary(NAME_LENGTH_MAX);
+    let name = name.get(..end).unwrap_or_default();
+    let readable: String = name.chars().filter(|c| !c.is_control()).collect();
+    Arc::from(readable)
 }
 
 /// Adds, and stops at the end of the range.

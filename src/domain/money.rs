@@ -125,11 +125,21 @@ impl Money {
     /// rounded.
     #[must_use]
     pub fn per_million(self, units: u64) -> Option<Self> {
-        if self.is_negative() {
-            return None;
+        Self::sum_per_million([(self, units)])
+    }
+
+    /// What several quantities cost together, each with its price of a million, rounded up once;
+    /// `None` on overflow or a negative price. So it is never more than their costs one by one.
+    pub(crate) fn sum_per_million(parts: impl IntoIterator<Item = (Self, u64)>) -> Option<Self> {
+        let mut sum: i128 = 0;
+        for (price, units) in parts {
+            if price.is_negative() {
+                return None;
+            }
+            let product = i128::from(price.0).checked_mul(i128::from(units))?;
+            sum = sum.checked_add(product)?;
         }
-        let product = i128::from(self.0).checked_mul(i128::from(units))?;
-        let rounded_up = product.checked_add(999_999)?.checked_div(1_000_000)?;
+        let rounded_up = sum.checked_add(999_999)?.checked_div(1_000_000)?;
         i64::try_from(rounded_up).ok().map(Self)
     }
 
@@ -364,6 +374,12 @@ mod tests {
         assert_eq!(Money::from_nanos(1).per_million(0), Some(Money::ZERO));
         assert_eq!(Money::MAX.per_million(u64::MAX), None);
         assert_eq!(Money::from_nanos(-1).per_million(1), None);
+        let (third, two_thirds) = (Money::from_nanos(333_333), Money::from_nanos(666_666));
+        let together = Money::sum_per_million([(third, 1), (two_thirds, 1)]);
+        assert_eq!(together, Some(Money::from_nanos(1)), "rounded up once");
+        let beyond = Money::sum_per_million([(Money::MAX, u64::MAX), (Money::MAX, u64::MAX)]);
+        assert_eq!(beyond, None);
+        assert_eq!(Money::sum_per_million([(Money::from_nanos(-1), 0)]), None);
     }
 
     proptest! {

@@ -81,6 +81,14 @@ impl OpenHold {
         charge.and_then(Charge::model).or_else(read)
     }
 
+    /// The provider's tier that the handler or the answer names.
+    pub(super) fn service_tier(&self) -> Option<&str> {
+        let read = || self.seen.reader.as_ref()?.service_tier();
+        let charge = self.charge.as_ref();
+        let reported = charge.and_then(Charge::service_tier);
+        reported.map(AsRef::as_ref).or_else(read)
+    }
+
     /// The error that is told instead of an answer, or of the rest of it, if nobody has counted what
     /// all of it used. Providers that have begun to answer with 200 can report a failure in no other
     /// way.
@@ -173,11 +181,12 @@ impl OpenHold {
         }
     }
 
-    fn counts(&self) -> Counts<'_> {
+    pub(super) fn counts(&self) -> Counts<'_> {
         Counts {
             tokens: self.tokens(),
             bytes: self.seen.bytes,
             model: self.model().map(AsRef::as_ref),
+            tier: self.service_tier(),
             request: self.demand(),
         }
     }

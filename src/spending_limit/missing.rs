@@ -1,5 +1,5 @@
-//! Logs routes whose usage is not reported; otherwise nobody would know why their calls cost the
-//! full hold.
+//! Logs routes whose usage is not reported, since nobody would know otherwise why their calls cost
+//! the full hold; and those with usage that has no price.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,9 +11,15 @@ use crate::{domain::money::Money, sync::lock};
 /// The most routes that are remembered; further ones are not logged. Real tables have fewer.
 const ROUTES_MAX: usize = 1_024;
 
-/// The routes that have been logged.
+/// The routes that have been logged, for missing usage and for usage without a price.
 #[derive(Debug, Default)]
-pub(super) struct MissingUsageLog(Mutex<HashSet<Arc<str>>>);
+pub(super) struct MissingUsageLog {
+    missing: Routes,
+    unpriced: Routes,
+}
+
+#[derive(Debug, Default)]
+struct Routes(Mutex<HashSet<Arc<str>>>);
 
 impl MissingUsageLog {
     /// Counts a call of a route, and logs the first one. `is_read`: whether usage is parsed from
@@ -26,7 +32,7 @@ impl MissingUsageLog {
         charged: Money,
     ) {
         count(route);
-        if !self.is_new(route) {
+        if !self.missing.is_new(route) {
             return;
         }
         let why = match source {
@@ -40,7 +46,7 @@ impl MissingUsageLog {
                 "there is no usage in the answer; OpenAI streams include it if the request sets stream_options.include_usage"
             }
             CostSource::Body => {
-                "the answer is neither JSON nor text/event-stream, or is already compressed"
+                "the answer is neither JSON nor text/event-stream (as are Bedrock's streams), or is already compressed"
             }
         };
         tracing::warn!(
@@ -52,6 +58,20 @@ impl MissingUsageLog {
         );
     }
 
+    /// Logs the first call of a route that used what its price has no price for.
+    pub(super) fn note_unpriced(&self, route: &Arc<str>, what: &'static str) {
+        if self.unpriced.is_new(route) {
+            tracing::warn!(
+                target: "tollgate",
+                %route,
+                what,
+                "a call used what has no price of its own; further calls are not logged"
+            );
+        }
+    }
+}
+
+impl Routes {
     fn is_new(&self, route: &Arc<str>) -> bool {
         let mut logged = lock(&self.0);
         logged.len() < ROUTES_MAX && !logged.contains(route) && logged.insert(Arc::clone(route))
@@ -84,9 +104,11 @@ pub(super) mod tests {
         let missing_log = MissingUsageLog::default();
         let mut logged = 0;
         for number in (0..2_000).chain(0..2_000) {
-            logged += usize::from(missing_log.is_new(&Arc::from(format!("GET /{number}"))));
+            let route = Arc::from(format!("GET /{number}"));
+            logged += usize::from(missing_log.missing.is_new(&route));
         }
         assert_eq!(logged, ROUTES_MAX);
+        assert!(missing_log.unpriced.is_new(&Arc::from("GET /0")), "apart");
     }
 
     #[cfg(feature = "metrics")]

@@ -118,6 +118,13 @@ impl OpenHold {
             let log = &self.shared.overrun_log;
             log.note(&hold.call.route, hold.amount, charged, now);
         }
+        if let Reservation::Held(hold) = &reservation
+            && let Some(what) = self.price.unpriced(&self.counts())
+        {
+            self.shared
+                .missing_log
+                .note_unpriced(&hold.call.route, what);
+        }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
         if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)

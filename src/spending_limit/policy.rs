@@ -190,7 +190,7 @@ impl SpendingLimitPolicy {
         })?;
         let price = route.price(head).ok_or_else(|| {
             Denial::new(DenialKind::Internal)
-                .because("the price is negative, or has invalid model names")
+                .because("the price is negative, or has invalid model names or tiers")
         })?;
         let demand = demand(&price, head)?;
         let amount = price.hold(demand).ok_or_else(|| unpayable(&demand))?;

@@ -1,9 +1,11 @@
 //! Prices: what is held for a request, and what is charged.
 
+mod bound;
 mod cost;
 mod demand;
 mod length;
 mod models;
+mod rates;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use self::models::Models;
-pub use self::tokens::{TokenBound, TokenPrice};
+pub use self::{bound::TokenBound, tokens::TokenPrice};
 pub(super) use self::{cost::Counts, demand::Demand, length::RequestLength};
 use crate::domain::money::Money;
 
@@ -52,16 +54,23 @@ pub enum CostSource {
     /// client may be able to influence it.
     #[default]
     Handler,
-    /// The answer's body: the `usage` in OpenAI's and Anthropic's formats, in JSON or in the events
+    /// The answer's body: its usage in the formats of the providers below, in JSON or in the events
     /// of a `text/event-stream`. It is parsed while it passes; nothing is delayed. This is the
     /// default for prices by tokens and by model.
     ///
-    /// Read are `prompt_tokens`, `completion_tokens`, `input_tokens`, `output_tokens`,
-    /// `total_tokens`, what came from a cache (`cached_tokens`, `prompt_cache_hit_tokens`,
-    /// `cache_read_input_tokens`), and what was written to one (`cache_creation_input_tokens`,
-    /// `cache_creation`). If the total is more than input and output, the rest is output: some
-    /// providers count there alone what a model thought. The names of Gemini's and Bedrock's own
-    /// interfaces aren't read.
+    /// | format | read | input |
+    /// |---|---|---|
+    /// | OpenAI's chat, responses, images, transcripts, and what is compatible | `usage`: `prompt_tokens` or `input_tokens`, `completion_tokens` or `output_tokens`, `total_tokens`, and of their details `cached_tokens`, `cache_write_tokens`, `audio_tokens`, `image_tokens`; `prompt_cache_hit_tokens` (DeepSeek); `service_tier` | includes what was read from a cache or written to one |
+    /// | Anthropic | `usage`: `input_tokens`, `output_tokens`, `cache_read_input_tokens`, `cache_creation_input_tokens`, `cache_creation`, `server_tool_use.web_search_requests`, `service_tier`, `speed` | those are added |
+    /// | Gemini, also as a list of parts | `usageMetadata`: `promptTokenCount`, `candidatesTokenCount`, `thoughtsTokenCount`, `totalTokenCount`, `cachedContentTokenCount`, `toolUsePromptTokenCount`, the lists of modalities, `serviceTier`, `trafficType`; `modelVersion` | includes what was cached; tools' input is added |
+    /// | Bedrock's Converse, not its streams | `usage`: `inputTokens`, `outputTokens`, `totalTokens`, `cacheReadInputTokens`, `cacheWriteInputTokens`, `cacheDetails`; `serviceTier` | those are added |
+    /// | Cohere | `usage.billed_units`: `input_tokens`, `output_tokens` | as billed |
+    ///
+    /// Thoughts are output: those that Gemini counts apart, and those that some providers count in
+    /// the total alone, of which what is neither input nor output is output. Videos and documents
+    /// that Gemini lists count as images. Counts that contradict each other are read as what costs
+    /// more: a cached part that is more than its whole stands beside it, and audio or images raise
+    /// theirs.
     ///
     /// No usage is found in a body that is already compressed (ask the provider for
     /// `accept-encoding: identity`), nor in a stream of OpenAI's chat completions whose request
@@ -131,7 +140,7 @@ impl Price {
     /// let prices = PriceTable::new().route("POST", "/v1/chat/completions", chat)?;
     ///
     /// // A `*` stands at the end, or nowhere.
-    /// let unclear = Price::by_model([("gpt-*-mini", small)]);
+    /// let unclear = Price::by_model([("gpt-*-mini", Price::free())]);
     /// assert!(prices.route("POST", "/v1/responses", unclear).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -203,11 +212,12 @@ impl Price {
         matches!(self.kind, Kind::Bytes { .. })
     }
 
-    /// Whether it is negative, or has invalid model names or nested model prices.
+    /// Whether it is negative, has invalid model names or nested model prices, or a tier or a range
+    /// of lengths has what only the whole price can have.
     pub(super) fn is_invalid(&self) -> bool {
         match &self.kind {
             Kind::Flat(price) => price.is_negative(),
-            Kind::Tokens(price) => price.output.is_negative() || price.has_negative_input_price(),
+            Kind::Tokens(price) => price.is_invalid(),
             Kind::Bytes { per_million, .. } => per_million.is_negative(),
             Kind::Models(prices) => {
                 let nested = |price: &Self| matches!(price.kind, Kind::Models(_));

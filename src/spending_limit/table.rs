@@ -67,7 +67,9 @@ impl PriceTable {
     ///
     /// # Errors
     /// [`InvalidRoute`]: an invalid method or pattern, a pattern that conflicts with another, a
-    /// duplicate route, a negative price, or a price by model that lists no models or is nested.
+    /// duplicate route, a negative price, a price by model that lists no models or is nested, or one
+    /// by tokens of which a [tier](crate::TokenPrice::tier) or a [range of
+    /// lengths](crate::TokenPrice::above_input) has what only the whole can have.
     pub fn route(
         self,
         method: &str,
@@ -76,7 +78,8 @@ impl PriceTable {
     ) -> Result<Self, InvalidRoute> {
         let price = price.into();
         if price.is_invalid() {
-            let why = "negative price, no models, or a `*` within a model's name";
+            let why =
+                "negative price, no models, a `*` within a model's name, or a bound within a tier";
             return Err(InvalidRoute::new(method, pattern, why));
         }
         self.add(method, pattern, Pricing::Same(price))

@@ -12,12 +12,7 @@ impl Price {
         let demand = demand.into();
         match &self.kind {
             Kind::Flat(price) => Some(*price),
-            Kind::Tokens(price) => {
-                let highest = price.highest_input_price();
-                let read = highest.per_million(price.input_bound.tokens(demand.length))?;
-                let written = price.output.per_million(price.output_of_all(&demand)?)?;
-                read.checked_add(written)
-            }
+            Kind::Tokens(price) => price.hold(&demand),
             Kind::Bytes { per_million, bound } => per_million.per_million(*bound),
             Kind::Models(prices) => {
                 if let Some(price) = prices.price_of(demand.model()) {
@@ -33,7 +28,10 @@ impl Price {
     pub(in crate::spending_limit) fn counted(&self, counts: &Counts<'_>) -> Option<Money> {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
-            Kind::Tokens(price) => counts.tokens.map(|tokens| price.cost(tokens)),
+            Kind::Tokens(price) => {
+                let tokens = counts.tokens.as_ref();
+                tokens.map(|tokens| price.cost(tokens, counts.tier))
+            }
             Kind::Bytes { per_million, .. } => {
                 Some(per_million.per_million(counts.bytes).unwrap_or(Money::MAX))
             }
@@ -73,6 +71,15 @@ impl Price {
         }
     }
 
+    /// What was counted and has no price of its own, in words for the log.
+    pub(in crate::spending_limit) fn unpriced(&self, counts: &Counts<'_>) -> Option<&'static str> {
+        match &self.kind {
+            Kind::Tokens(price) => price.unpriced(counts),
+            Kind::Models(prices) => prices.price_of(counts.model)?.unpriced(counts),
+            Kind::Flat(_) | Kind::Bytes { .. } => None,
+        }
+    }
+
     /// What would have sufficed as the hold, given what is known now: if the model is known, at
     /// most its own hold.
     pub(in crate::spending_limit) fn sufficient_hold(
@@ -96,6 +103,8 @@ pub(in crate::spending_limit) struct Counts<'a> {
     /// Bytes of the answer's body.
     pub(in crate::spending_limit) bytes: u64,
     pub(in crate::spending_limit) model: Option<&'a str>,
+    /// The provider's tier that the answer names.
+    pub(in crate::spending_limit) tier: Option<&'a str>,
     /// What was known of the request.
     pub(in crate::spending_limit) request: Demand<'a>,
 }

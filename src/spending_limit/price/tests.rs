@@ -6,6 +6,9 @@ use super::{
 };
 use crate::domain::charge::Tokens;
 
+mod kinds;
+mod scales;
+
 fn nanos(nanos: i64) -> Money {
     Money::from_nanos(nanos)
 }
@@ -108,7 +111,10 @@ fn what_was_written_to_a_cache_has_its_own_price_by_its_time() {
     assert_eq!(price.counted(&counted), Some(nanos(10 * 500)));
     let for_minutes = by_token().cache_write(nanos(625_000_000));
     let cost = nanos(3 * 500 + 7 * 625);
-    assert_eq!(Price::from(for_minutes).counted(&counted), Some(cost));
+    assert_eq!(
+        Price::from(for_minutes.clone()).counted(&counted),
+        Some(cost)
+    );
     let both = Price::from(for_minutes.cache_write_for_an_hour(nanos(1_000_000_000)));
     let cost = nanos(3 * 500 + 4 * 625 + 3 * 1_000);
     assert_eq!(both.counted(&counted), Some(cost));
@@ -133,7 +139,7 @@ fn bytes_are_counted_whatever_they_are() {
 #[test]
 fn a_model_that_nobody_knows_costs_as_the_dearest() {
     let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(1_000_000));
-    let models = Price::by_model([("small", cheap), ("large", by_token())]);
+    let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
     assert_eq!(
         models.hold(Plain(100)),
         Price::from(by_token()).hold(Plain(100))
@@ -147,7 +153,7 @@ fn a_model_that_nobody_knows_costs_as_the_dearest() {
     }
     let nobody: [(&str, Price); 0] = [];
     assert!(Price::by_model(nobody).is_invalid());
-    assert!(Price::by_model([("a", Price::by_model([("b", cheap)]))]).is_invalid());
+    assert!(Price::by_model([("a", Price::by_model([("b", cheap.clone())]))]).is_invalid());
 }
 
 #[test]
@@ -158,6 +164,7 @@ fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
         let counts = Counts {
             tokens,
             bytes,
+            request: Plain(100).into(),
             ..Counts::default()
         };
         price.cost_at_most(held, &counts)
@@ -182,7 +189,7 @@ fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
 #[test]
 fn a_stream_that_was_left_costs_what_its_own_model_does() {
     let cheap = Price::per_million_tokens(nanos(1_000_000), nanos(2_000_000));
-    let models = Price::by_model([("small", cheap), ("large", by_token())]);
+    let models = Price::by_model([("small", cheap.clone()), ("large", by_token())]);
     let held = models.hold(Plain(100)).unwrap();
     let left = |model, bytes| {
         let counts = Counts {

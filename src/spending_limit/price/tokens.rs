@@ -1,7 +1,12 @@
 //! Prices by tokens.
 
-use super::{CostSource, Price, RequestLength};
-use crate::domain::{charge::Tokens, money::Money};
+use std::sync::Arc;
+
+use super::{CostSource, Counts, Demand, Price, RequestLength, TokenBound, rates::Rates};
+use crate::domain::{
+    charge::{Tokens, is_ordinary_tier},
+    money::Money,
+};
 
 /// A price by tokens, which the handler counts in its [`Charge`](crate::Charge) or the answer's
 /// `usage` reports ([`CostSource::Body`], unless [`cost_from`](Self::cost_from) is set). Made by
@@ -42,114 +47,204 @@ use crate::domain::{charge::Tokens, money::Money};
 /// [`missing_usage`](crate::SpendingLimitLayer::missing_usage). A stream of OpenAI's chat
 /// completions reports its usage only if its request sets `"stream_options": {"include_usage":
 /// true}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// # Kinds of tokens
+/// Cached input, audio and images may have prices of their own; without one they cost what text
+/// does. If audio or images are counted for a price that has none for them, that is logged once per
+/// route, as are web searches without a [price](Self::web_searches), since the provider may charge
+/// more for them. What came from a cache may have been audio too, which no count tells: then what
+/// wasn't cached is taken for the dearest kinds.
+///
+/// # Longer requests, and tiers
+/// [`above_input`](Self::above_input) is the price of requests beyond a number of input tokens, and
+/// [`tier`](Self::tier) that of a tier which the answer names. Since the tier isn't known before,
+/// the hold covers the dearest, and the longest request that the [bound](Self::input_bound) allows.
+///
+/// ```
+/// use tollgate::{Price, TokenBound};
+///
+/// let long = Price::per_million_tokens("2.50".parse()?, "15".parse()?).cached_input("0.25".parse()?);
+/// let priority = Price::per_million_tokens("2.25".parse()?, "18".parse()?);
+/// let chat = Price::per_million_tokens("1.25".parse()?, "10".parse()?)
+///     .cached_input("0.125".parse()?)
+///     .above_input(200_000, long)
+///     .tier("priority", priority)
+///     .output_bound(TokenBound::Fixed(64_000));
+/// # let _ = chat;
+/// # Ok::<(), tollgate::money::ParseMoneyError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a price has no effect until it is put into a table"]
 pub struct TokenPrice {
-    input: Money,
-    /// `input` if not set.
-    cached_input: Option<Money>,
-    /// `input` if not set.
-    cache_write: Option<Money>,
-    /// `cache_write` if not set.
-    cache_write_for_an_hour: Option<Money>,
-    pub(super) output: Money,
-    pub(super) input_bound: TokenBound,
+    rates: Rates,
+    /// What few prices have, apart so that others are small.
+    more: Option<Arc<More>>,
+    input_bound: TokenBound,
     pub(super) output_bound: TokenBound,
     pub(super) requested_output_max: Option<u64>,
 }
 
-/// How many tokens money is held for before they are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenBound {
-    /// A fixed number.
-    Fixed(u64),
-    /// One per byte of the request's body, by its `content-length` or as
-    /// [measured](crate::BodyDigestLayer::measure) further out; `unknown` without either. It bounds
-    /// the text in the request, but not what the request only [refers
-    /// to](TokenPrice#what-the-length-of-a-request-does-not-bound).
-    BodyBytes {
-        /// The number of bytes to assume if the length isn't declared, and at least to assume if
-        /// the body is compressed (`content-encoding`, `grpc-encoding`), because it grows when it
-        /// is decompressed.
-        unknown: u64,
-    },
-    /// The same for a service that reads bodies as they are sent and decodes none, as axum's
-    /// extractors do: the compressed length then also bounds what is read.
-    BodyBytesAsSent {
-        /// The number of bytes to assume if the length isn't declared.
-        unknown: u64,
-    },
+/// The rates of one tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tier {
+    name: Box<str>,
+    rates: Rates,
+    above: Vec<(u64, Rates)>,
 }
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct More {
+    /// By the input tokens beyond which they apply, fewest first.
+    above: Vec<(u64, Rates)>,
+    tiers: Vec<Tier>,
+    /// The price of a thousand, and how many money is held for.
+    searches: Option<(Money, u64)>,
+    /// A price within it has what only the whole can have, or a tier has no name.
+    is_invalid: bool,
+}
+
+const INPUT_BOUND: TokenBound = TokenBound::BodyBytes { unknown: 1_048_576 };
+const OUTPUT_BOUND: TokenBound = TokenBound::Fixed(4_096);
 
 impl TokenPrice {
     pub(super) const fn new(input: Money, output: Money) -> Self {
         Self {
-            input,
-            cached_input: None,
-            cache_write: None,
-            cache_write_for_an_hour: None,
-            output,
-            input_bound: TokenBound::BodyBytes { unknown: 1_048_576 },
-            output_bound: TokenBound::Fixed(4_096),
+            rates: Rates::new(input, output),
+            more: None,
+            input_bound: INPUT_BOUND,
+            output_bound: OUTPUT_BOUND,
             requested_output_max: None,
         }
     }
 
     /// How many input tokens money is held for. Use [`TokenBound::Fixed`] if a request can refer to
     /// more than it contains.
-    pub const fn input_bound(self, bound: TokenBound) -> Self {
-        Self {
-            input_bound: bound,
-            ..self
-        }
+    pub const fn input_bound(mut self, bound: TokenBound) -> Self {
+        self.input_bound = bound;
+        self
     }
 
     /// How many output tokens money is held for, if the request doesn't state a bound or nobody
     /// [reads it](crate::BodyDigestLayer::read_use): 4,096 by default.
-    pub const fn output_bound(self, bound: TokenBound) -> Self {
-        Self {
-            output_bound: bound,
-            ..self
-        }
+    pub const fn output_bound(mut self, bound: TokenBound) -> Self {
+        self.output_bound = bound;
+        self
     }
 
     /// The most output tokens that a request may ask for, those of all its choices together, where
     /// that is [read](crate::BodyDigestLayer::read_use); one that asks for more is refused with 400.
     /// Unlimited by default.
-    pub const fn requested_output_max(self, tokens: u64) -> Self {
-        Self {
-            requested_output_max: Some(tokens),
-            ..self
-        }
+    pub const fn requested_output_max(mut self, tokens: u64) -> Self {
+        self.requested_output_max = Some(tokens);
+        self
     }
 
     /// The price of a million input tokens that were read from a cache; by default like other
     /// input.
-    pub const fn cached_input(self, price: Money) -> Self {
-        Self {
-            cached_input: Some(price),
-            ..self
-        }
+    pub const fn cached_input(mut self, price: Money) -> Self {
+        self.rates.set_cached_input(price);
+        self
     }
 
     /// The price of a million input tokens that were written to a cache, however long they are
     /// kept; by default like other input. Anthropic charges 1.25 times the input price for caching
     /// for five minutes.
-    pub const fn cache_write(self, price: Money) -> Self {
-        Self {
-            cache_write: Some(price),
-            ..self
-        }
+    pub const fn cache_write(mut self, price: Money) -> Self {
+        self.rates.set_cache_write(price);
+        self
     }
 
     /// The price of a million input tokens that are cached for an hour; by default like
     /// [`cache_write`](Self::cache_write). Anthropic charges twice the input price.
-    pub const fn cache_write_for_an_hour(self, price: Money) -> Self {
-        Self {
-            cache_write_for_an_hour: Some(price),
-            ..self
-        }
+    pub const fn cache_write_for_an_hour(mut self, price: Money) -> Self {
+        self.rates.set_cache_write_for_an_hour(price);
+        self
+    }
+
+    /// The price of a million input tokens of audio; by default like other input.
+    pub const fn audio_input(mut self, price: Money) -> Self {
+        self.rates.set_audio_input(price);
+        self
+    }
+
+    /// The price of a million output tokens of audio; by default like other output.
+    pub const fn audio_output(mut self, price: Money) -> Self {
+        self.rates.set_audio_output(price);
+        self
+    }
+
+    /// The price of a million input tokens of images; by default like other input.
+    pub const fn image_input(mut self, price: Money) -> Self {
+        self.rates.set_image_input(price);
+        self
+    }
+
+    /// The price of a million output tokens of images; by default like other output. If an answer
+    /// doesn't tell them apart, all its output is taken for text: where a route answers with images
+    /// alone, set their price as that of all output.
+    pub const fn image_output(mut self, price: Money) -> Self {
+        self.rates.set_image_output(price);
+        self
+    }
+
+    /// What a request costs whose input is more than `tokens`, with all that was read from a cache
+    /// or written to one: the whole request, its output included, at the prices of `price`. Prices
+    /// that `price` doesn't set have their defaults from `price` itself. With several such numbers,
+    /// the largest that the input exceeds counts; given twice, the last price.
+    ///
+    /// Gemini 2.5 Pro and Claude Sonnet 4 with its long context have other prices above 200,000.
+    ///
+    /// `price` can't have bounds, tiers, searches or such numbers of its own; a
+    /// [table](crate::PriceTable::route) refuses one that does.
+    pub fn above_input(mut self, tokens: u64, price: Self) -> Self {
+        let has_bounds = price.has_bounds();
+        let Self {
+            rates, more: inner, ..
+        } = price;
+        let more = Arc::make_mut(self.more.get_or_insert_default());
+        more.is_invalid |= has_bounds || inner.is_some();
+        more.above.retain(|(above, _)| *above != tokens);
+        more.above.push((tokens, rates));
+        more.above.sort_unstable_by_key(|(above, _)| *above);
+        self
+    }
+
+    /// What a request costs if its answer says that it was served by the tier of this name, in
+    /// `service_tier` (OpenAI: `flex`, `priority`; Anthropic: `priority`, `batch`), Anthropic's
+    /// `speed` (`fast`), or Gemini's `serviceTier` and `trafficType`. Upper and lower case are the
+    /// same. Of a name given twice, the last price counts.
+    ///
+    /// If no tier is named, or one that isn't listed here is called `default`, `standard` or
+    /// `on_demand`, it costs what it does without tiers. Any other that isn't listed costs as much
+    /// as the dearest, and so does a stream that is left before it named its tier (OpenAI's
+    /// responses begin with `auto`): it is never a way to pay less. Without any tiers listed, names
+    /// of tiers change nothing; but that one was named is then logged once per route.
+    ///
+    /// `price` can have [`above_input`](Self::above_input), but no bounds, tiers or searches of its
+    /// own; a [table](crate::PriceTable::route) refuses one that does.
+    pub fn tier(mut self, name: &str, price: Self) -> Self {
+        let has_bounds = price.has_bounds();
+        let inner = price.more.map(Arc::unwrap_or_clone).unwrap_or_default();
+        let more = Arc::make_mut(self.more.get_or_insert_default());
+        let only_above = inner.tiers.is_empty() && inner.searches.is_none();
+        more.is_invalid |= has_bounds || !only_above || inner.is_invalid || name.is_empty();
+        more.tiers
+            .retain(|tier| !tier.name.eq_ignore_ascii_case(name));
+        more.tiers.push(Tier {
+            name: name.into(),
+            rates: price.rates,
+            above: inner.above,
+        });
+        self
+    }
+
+    /// The price of a thousand web searches that the provider makes for a request, and how many of
+    /// them money is held for; any beyond that are still charged. Read are Anthropic's
+    /// `server_tool_use.web_search_requests`.
+    pub fn web_searches(mut self, per_thousand: Money, bound: u64) -> Self {
+        let more = Arc::make_mut(self.more.get_or_insert_default());
+        more.searches = Some((per_thousand, bound));
+        self
     }
 
     /// Where the real cost is read from; the body by default.
@@ -159,83 +254,172 @@ impl TokenPrice {
     }
 }
 
-impl TokenPrice {
-    const fn cached_input_price(&self) -> Money {
-        match self.cached_input {
-            Some(price) => price,
-            None => self.input,
+/// The rates that may apply to a request: those below all numbers, and those above some.
+#[derive(Clone, Copy)]
+struct Scale<'a> {
+    rates: &'a Rates,
+    above: &'a [(u64, Rates)],
+}
+
+impl<'a> Scale<'a> {
+    fn at(self, input: u64) -> &'a Rates {
+        let mut longest_first = self.above.iter().rev();
+        let exceeded = longest_first.find(|(above, _)| input > *above);
+        exceeded.map_or(self.rates, |(_, rates)| rates)
+    }
+
+    /// The most that a request can cost with at most so many tokens; `None` on overflow.
+    fn most(self, input: u64, output: u64) -> Option<Money> {
+        let mut most = self.rates.most(input, output)?;
+        for (_, rates) in self.above.iter().filter(|(above, _)| input > *above) {
+            most = most.max(rates.most(input, output)?);
         }
-    }
-
-    const fn cache_write_price(&self) -> Money {
-        match self.cache_write {
-            Some(price) => price,
-            None => self.input,
-        }
-    }
-
-    const fn hour_cache_write_price(&self) -> Money {
-        match self.cache_write_for_an_hour {
-            Some(price) => price,
-            None => self.cache_write_price(),
-        }
-    }
-
-    const fn input_prices(&self) -> [Money; 4] {
-        let (written, for_an_hour) = (self.cache_write_price(), self.hour_cache_write_price());
-        [self.input, self.cached_input_price(), written, for_an_hour]
-    }
-
-    pub(super) fn has_negative_input_price(&self) -> bool {
-        self.input_prices().into_iter().any(Money::is_negative)
-    }
-
-    pub(super) fn highest_input_price(&self) -> Money {
-        self.input_prices().into_iter().fold(self.input, Money::max)
-    }
-
-    pub(super) fn cost_at_most(&self, held: Money, counts: &super::Counts<'_>) -> Money {
-        let bound = self.output_by_number(&counts.request);
-        let written = counts.bytes.min(bound.unwrap_or(u64::MAX));
-        let Some(tokens) = counts.tokens else {
-            // The hold covers the input, and all the output that there could have been.
-            let not_written = bound.map_or(0, |bound| bound.saturating_sub(written));
-            let not_written = self.output.per_million(not_written).unwrap_or(Money::ZERO);
-            return held.saturating_sub(not_written).max(Money::ZERO);
-        };
-        let most = Tokens {
-            output: tokens.output.max(written),
-            ..tokens
-        };
-        self.cost(most).min(held).max(self.cost(tokens))
-    }
-
-    pub(super) fn cost(&self, tokens: Tokens) -> Money {
-        let part = |price: Money, tokens| price.per_million(tokens).unwrap_or(Money::MAX);
-        let for_minutes = tokens
-            .cache_written
-            .saturating_sub(tokens.written_for_an_hour);
-        let fresh = tokens
-            .input
-            .saturating_sub(tokens.cached)
-            .saturating_sub(tokens.cache_written);
-        part(self.input, fresh)
-            .saturating_add(part(self.cached_input_price(), tokens.cached))
-            .saturating_add(part(self.cache_write_price(), for_minutes))
-            .saturating_add(part(
-                self.hour_cache_write_price(),
-                tokens.written_for_an_hour,
-            ))
-            .saturating_add(part(self.output, tokens.output))
+        Some(most)
     }
 }
 
-impl TokenBound {
-    pub(super) fn tokens(self, length: RequestLength) -> u64 {
-        match self {
-            Self::Fixed(tokens) => tokens,
-            Self::BodyBytes { unknown } => length.bytes(unknown),
-            Self::BodyBytesAsSent { unknown } => length.bytes_as_sent(unknown),
+impl TokenPrice {
+    fn has_bounds(&self) -> bool {
+        self.input_bound != INPUT_BOUND
+            || self.output_bound != OUTPUT_BOUND
+            || self.requested_output_max.is_some()
+    }
+
+    pub(super) fn is_invalid(&self) -> bool {
+        let negative = |above: &[(u64, Rates)]| above.iter().any(|(_, rates)| rates.has_negative());
+        self.rates.has_negative()
+            || self.more.as_ref().is_some_and(|more| {
+                let mut tiers = more.tiers.iter();
+                more.is_invalid
+                    || negative(&more.above)
+                    || tiers.any(|tier| tier.rates.has_negative() || negative(&tier.above))
+                    || more.searches.is_some_and(|(price, _)| price.is_negative())
+            })
+    }
+
+    fn tiers(&self) -> &[Tier] {
+        self.more.as_ref().map_or(&[], |more| &more.tiers)
+    }
+
+    fn ordinary(&self) -> Scale<'_> {
+        Scale {
+            rates: &self.rates,
+            above: self.more.as_ref().map_or(&[], |more| &more.above),
+        }
+    }
+
+    /// The scales of all tiers.
+    fn scales(&self) -> impl Iterator<Item = Scale<'_>> {
+        let tiers = self.tiers().iter().map(|tier| Scale {
+            rates: &tier.rates,
+            above: &tier.above,
+        });
+        std::iter::once(self.ordinary()).chain(tiers)
+    }
+
+    /// The scale of the tier that an answer named; `None` if it may be any.
+    fn scale(&self, named: &str) -> Option<Scale<'_>> {
+        let mut tiers = self.tiers().iter();
+        let listed = tiers.find(|tier| tier.name.eq_ignore_ascii_case(named));
+        match listed {
+            Some(tier) => Some(Scale {
+                rates: &tier.rates,
+                above: &tier.above,
+            }),
+            None if self.tiers().is_empty() || is_ordinary_tier(named) => Some(self.ordinary()),
+            None => None,
+        }
+    }
+
+    /// What searches cost; zero without a price for them.
+    fn searched(&self, searches: u64) -> Option<Money> {
+        let price = self.more.as_ref().and_then(|more| more.searches);
+        price.map_or(Some(Money::ZERO), |(per_thousand, _)| {
+            per_thousand.per_million(searches.checked_mul(1_000)?)
+        })
+    }
+
+    fn searches_bound(&self) -> u64 {
+        let price = self.more.as_ref().and_then(|more| more.searches);
+        price.map_or(0, |(_, bound)| bound)
+    }
+
+    /// What is held before a request; `None` on overflow.
+    pub(super) fn hold(&self, demand: &Demand<'_>) -> Option<Money> {
+        self.most(demand.length, self.output_of_all(demand)?)
+    }
+
+    fn most(&self, length: RequestLength, output: u64) -> Option<Money> {
+        let input = self.input_bound.tokens(length);
+        if self.more.is_none() {
+            return self.rates.most(input, output);
+        }
+        let mut most = Money::ZERO;
+        for scale in self.scales() {
+            most = most.max(scale.most(input, output)?);
+        }
+        most.checked_add(self.searched(self.searches_bound())?)
+    }
+
+    pub(super) fn cost_at_most(&self, held: Money, counts: &Counts<'_>) -> Money {
+        let bound = self.output_by_number(&counts.request);
+        let written = counts.bytes.min(bound.unwrap_or(u64::MAX));
+        let Some(tokens) = counts.tokens else {
+            // All the input that was held for, and the output that there can have been.
+            let most = bound.and_then(|_| self.most(counts.request.length, written));
+            return most.unwrap_or(held).min(held);
+        };
+        let uncounted = written.saturating_sub(tokens.output);
+        let searches = tokens.searches.max(self.searches_bound());
+        let most = Tokens { searches, ..tokens };
+        let cost = match counts.tier {
+            Some(tier) => self.cost_in(self.scale(tier), &most, uncounted),
+            None => self.cost_in(None, &most, uncounted),
+        };
+        cost.min(held).max(self.cost(&tokens, counts.tier))
+    }
+
+    /// The cost of what was counted, in the tier that was named.
+    pub(super) fn cost(&self, tokens: &Tokens, tier: Option<&str>) -> Money {
+        let scale = match tier {
+            Some(tier) => self.scale(tier),
+            None => Some(self.ordinary()),
+        };
+        self.cost_in(scale, tokens, 0)
+    }
+
+    /// `scale`: `None` for the dearest.
+    fn cost_in(&self, scale: Option<Scale<'_>>, tokens: &Tokens, uncounted: u64) -> Money {
+        let cost_in = |scale: Scale<'_>| scale.at(tokens.input).cost(tokens, uncounted);
+        let cost = match scale {
+            Some(scale) => cost_in(scale),
+            None => self.scales().map(cost_in).fold(Money::ZERO, Money::max),
+        };
+        cost.saturating_add(self.searched(tokens.searches).unwrap_or(Money::MAX))
+    }
+
+    /// What was counted and has no price of its own, in words for the log.
+    pub(super) fn unpriced(&self, counts: &Counts<'_>) -> Option<&'static str> {
+        let tokens = counts.tokens?;
+        let named = counts.tier.unwrap_or_default();
+        let scale = self.scale(named).unwrap_or_else(|| self.ordinary());
+        if scale.at(tokens.input).lack_price_of(&tokens) {
+            Some(
+                "audio or images were counted, and cost what text does: the price has none for them",
+            )
+        } else if tokens.searches > 0
+            && self
+                .more
+                .as_ref()
+                .is_none_or(|more| more.searches.is_none())
+        {
+            Some("web searches were counted, and cost nothing: the price has none for them")
+        } else if !named.is_empty() && self.tiers().is_empty() && !is_ordinary_tier(named) {
+            Some(
+                "the answer names a tier, and costs what it does without: the price lists no tiers",
+            )
+        } else {
+            None
         }
     }
 }

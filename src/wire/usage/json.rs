@@ -2,119 +2,119 @@
 
 use std::sync::Arc;
 
-use crate::domain::charge::Tokens;
+use super::counts::{Element, Kind, Usage};
 
 /// The longest key that matters, and the longest model name that is kept, in bytes.
 const TEXT_MAX: usize = 128;
 
-/// The usage that a response reports.
+/// What the scanner is inside of. It only descends into the places that the providers' shapes have:
+/// a client may choose the names of what an answer echoes deeper down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Usage {
-    /// All input (OpenAI's chat).
-    prompt: Option<u64>,
-    /// All input (OpenAI's responses, which give details), or the input that was neither read from
-    /// a cache nor written to one (Anthropic).
-    input: Option<u64>,
-    /// Without what the model thought, where a provider counts that in the total alone (xAI).
-    output: Option<u64>,
-    total: Option<u64>,
-    /// The part of the input that came from a cache (OpenAI, DeepSeek).
-    cached: Option<u64>,
-    /// Beside `input` (Anthropic), part of `prompt` (LiteLLM).
-    cache_read: Option<u64>,
-    cache_written: Option<u64>,
-    /// Parts of `cache_written`, by how long they are kept.
-    written_for_minutes: Option<u64>,
-    written_for_an_hour: Option<u64>,
-}
-
-impl Usage {
-    /// `None` if there was no count. A count of zero is a count.
-    pub(super) fn tokens(&self) -> Option<Tokens> {
-        let by_total = || {
-            let output = self.output.unwrap_or(0);
-            self.total.map(|total| total.saturating_sub(output))
-        };
-        let counts = [self.prompt, self.input, self.output, self.total];
-        if counts.iter().all(Option::is_none) {
-            return None;
-        }
-        let beside = self.cache_read.unwrap_or(0);
-        let for_an_hour = self.written_for_an_hour.unwrap_or(0);
-        let parts = self.written_for_minutes.unwrap_or(0);
-        let parts = parts.saturating_add(for_an_hour);
-        let written = self.cache_written.unwrap_or(0).max(parts);
-        let input = match (self.prompt, self.input) {
-            (Some(all), _) => all,
-            (None, Some(all)) if self.cached.is_some() => all,
-            (None, fresh) => fresh
-                .or_else(by_total)
-                .unwrap_or(0)
-                .saturating_add(beside)
-                .saturating_add(written),
-        };
-        let cached = self.cached.unwrap_or(beside).min(input);
-        let written = written.min(input.saturating_sub(cached));
-        Some(Tokens {
-            input,
-            cached,
-            cache_written: written,
-            written_for_an_hour: for_an_hour.min(written),
-            output: self.output_beside(input),
-        })
-    }
-
-    /// All output: what is neither input nor named as output costs the provider what output does.
-    fn output_beside(&self, input: u64) -> u64 {
-        let output = self.output.unwrap_or(0);
-        let beside = self.total.unwrap_or(0).saturating_sub(input);
-        output.max(beside)
-    }
-
-    /// `false`: not a count that matters.
-    fn set(&mut self, section: Section, key: &[u8], count: u64) -> bool {
-        let place = match (section, key) {
-            (Section::Usage, b"prompt_tokens") => &mut self.prompt,
-            (Section::Usage, b"input_tokens") => &mut self.input,
-            (Section::Usage, b"completion_tokens" | b"output_tokens") => &mut self.output,
-            (Section::Usage, b"total_tokens") => &mut self.total,
-            (Section::Usage, b"prompt_cache_hit_tokens") => &mut self.cached,
-            (Section::Usage, b"cache_read_input_tokens") => &mut self.cache_read,
-            (Section::Usage, b"cache_creation_input_tokens") => &mut self.cache_written,
-            (Section::Details, b"cached_tokens") => &mut self.cached,
-            (Section::CacheCreation, b"ephemeral_5m_input_tokens") => &mut self.written_for_minutes,
-            (Section::CacheCreation, b"ephemeral_1h_input_tokens") => &mut self.written_for_an_hour,
-            _ => return false,
-        };
-        *place = Some(count);
-        true
-    }
-}
-
-/// What the scanner is inside of. It only descends into the places that OpenAI's and Anthropic's
-/// shapes have: a client may choose the names of what an answer echoes deeper down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Section {
+pub(super) enum Section {
     #[default]
     Other,
     /// The whole text.
     Root,
+    /// The whole text, if it is a list: Gemini's streams without events.
+    List,
+    /// A part of such a stream.
+    Part,
     /// `response` (OpenAI's response events).
     Response,
     /// `message` (Anthropic's first event): its usage is what had been used by then.
     Message,
+    /// `delta` (Cohere's last event has its usage there).
+    Delta,
     /// `usage`.
     Usage,
+    /// `usageMetadata` (Gemini).
+    UsageMetadata,
     /// `prompt_tokens_details`, `input_tokens_details`.
-    Details,
+    InputDetails,
+    /// `completion_tokens_details`, `output_tokens_details`.
+    OutputDetails,
     /// `cache_creation` (Anthropic).
     CacheCreation,
+    /// `server_tool_use` (Anthropic).
+    ServerTools,
+    /// `billed_units` (Cohere).
+    BilledUnits,
+    /// A list of tokens by modality, and one of its elements (Gemini).
+    Modalities(Side),
+    Modality(Side),
+    /// `cacheDetails`, and one of its elements (Bedrock).
+    CacheDetails,
+    CacheDetail,
+    /// `candidates`, and one of them (Gemini).
+    Candidates,
+    Candidate,
+    /// `promptFeedback` (Gemini).
+    PromptFeedback,
+    /// `serviceTier` (Bedrock).
+    ServiceTier,
     /// `error`.
     Error,
 }
 
+/// Which tokens a list or details are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Input,
+    /// Input of tools.
+    Tool,
+    Output,
+}
+
+impl Section {
+    /// Where an answer's own fields are.
+    fn has_answer(self) -> bool {
+        matches!(self, Self::Root | Self::Part | Self::Response)
+    }
+
+    /// The section of an object in this one.
+    fn object(self, key: &[u8]) -> Self {
+        match (self, key) {
+            (Self::List, _) => Self::Part,
+            (Self::Root, b"response") => Self::Response,
+            (Self::Root, b"message") => Self::Message,
+            (Self::Root, b"delta") => Self::Delta,
+            (Self::Root, b"serviceTier") => Self::ServiceTier,
+            (Self::Root | Self::Response | Self::Message | Self::Delta, b"usage") => Self::Usage,
+            (Self::Root | Self::Response | Self::Part, b"usageMetadata") => Self::UsageMetadata,
+            (Self::Root | Self::Response | Self::Part, b"promptFeedback") => Self::PromptFeedback,
+            (
+                Self::Usage,
+                b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details",
+            ) => Self::InputDetails,
+            (
+                Self::Usage,
+                b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details",
+            ) => Self::OutputDetails,
+            (Self::Usage, b"cache_creation") => Self::CacheCreation,
+            (Self::Usage, b"server_tool_use") => Self::ServerTools,
+            (Self::Usage, b"billed_units") => Self::BilledUnits,
+            (Self::Modalities(side), _) => Self::Modality(side),
+            (Self::CacheDetails, _) => Self::CacheDetail,
+            (Self::Candidates, _) => Self::Candidate,
+            _ => Self::Other,
+        }
+    }
+
+    /// The section of a list in this one.
+    fn list(self, key: &[u8]) -> Self {
+        match (self, key) {
+            (Self::Root | Self::Response | Self::Part, b"candidates") => Self::Candidates,
+            (Self::Usage, b"cacheDetails") => Self::CacheDetails,
+            (Self::UsageMetadata, b"promptTokensDetails") => Self::Modalities(Side::Input),
+            (Self::UsageMetadata, b"toolUsePromptTokensDetails") => Self::Modalities(Side::Tool),
+            (Self::UsageMetadata, b"candidatesTokensDetails") => Self::Modalities(Side::Output),
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Nothing deeper than this matters.
-const DEPTH: usize = 4;
+const DEPTH: usize = 5;
 
 #[derive(Clone, Copy, Debug, Default)]
 enum Inside {
@@ -138,6 +138,19 @@ pub(super) struct Scanner {
     /// There was an `error` in place of an answer, or of the rest of it.
     has_error: bool,
     model: Option<Arc<str>>,
+    tier: Option<Arc<str>>,
+    /// Anthropic's: what isn't `standard` costs more than its tier does.
+    speed: Option<Arc<str>>,
+    /// It is Gemini's shape.
+    is_gemini: bool,
+    /// It is none of Gemini's, whatever comes.
+    is_not_gemini: bool,
+    /// It is none of Bedrock's: its own streams aren't events of text.
+    is_not_bedrock: bool,
+    /// The current part of Gemini's has counts, and has the end of the answer.
+    part_counts: bool,
+    part_ends: bool,
+    element: Element,
     inside: Inside,
     depth: usize,
     sections: [Section; DEPTH],
@@ -149,6 +162,19 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
+    /// For the events of a stream.
+    pub(super) fn of_events() -> Self {
+        Self {
+            is_not_bedrock: true,
+            ..Self::default()
+        }
+    }
+
+    /// From here on only counts in other shapes than Gemini's are searched for.
+    pub(super) fn rule_out_gemini(&mut self) {
+        self.is_not_gemini = true;
+    }
+
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }
@@ -170,6 +196,22 @@ impl Scanner {
 
     pub(super) fn model(&self) -> Option<&Arc<str>> {
         self.model.as_ref()
+    }
+
+    /// The provider's tier that served the call.
+    pub(super) fn service_tier(&self) -> Option<&str> {
+        let speed = self.speed.as_deref().filter(|speed| *speed != "standard");
+        speed.or(self.tier.as_deref())
+    }
+
+    /// Whether it is in Gemini's shape, of which every event counts what was used so far.
+    pub(super) fn is_gemini(&self) -> bool {
+        self.is_gemini
+    }
+
+    /// Whether it is a list of parts, whose end proves as little as that of a stream of events.
+    pub(super) fn is_list(&self) -> bool {
+        self.sections.first() == Some(&Section::List)
     }
 
     /// Forgets its position, and keeps what it has found.
@@ -268,22 +310,25 @@ impl Scanner {
 
     fn open(&mut self, is_object: bool) {
         let key: &[u8] = if self.keyed { &self.key } else { b"" };
-        let section = match (is_object, self.section(), key) {
-            (true, _, _) if self.depth == 0 => Section::Root,
-            (true, _, _) if self.is_error() => Section::Error,
-            (true, Section::Root, b"response") => Section::Response,
-            (true, Section::Root, b"message") => Section::Message,
-            (true, Section::Root | Section::Response | Section::Message, b"usage") => {
-                Section::Usage
-            }
-            (true, Section::Usage, b"prompt_tokens_details" | b"input_tokens_details") => {
-                Section::Details
-            }
-            (true, Section::Usage, b"cache_creation") => Section::CacheCreation,
-            _ => Section::Other,
+        let section = match (is_object, self.section()) {
+            (true, _) if self.depth == 0 => Section::Root,
+            (false, _) if self.depth == 0 => Section::List,
+            (true, _) if self.is_error() => Section::Error,
+            (true, outer) => outer.object(key),
+            (false, outer) => outer.list(key),
         };
-        if section == Section::Usage {
-            self.counts = false;
+        let section = match section {
+            Section::UsageMetadata if self.is_not_gemini => Section::Other,
+            Section::CacheDetails if self.is_not_bedrock => Section::Other,
+            section => section,
+        };
+        match section {
+            Section::Other => {}
+            Section::Usage => self.counts = false,
+            Section::UsageMetadata => (self.counts, self.is_gemini) = (false, true),
+            Section::Root | Section::Part => (self.part_counts, self.part_ends) = (false, false),
+            Section::Modality(_) | Section::CacheDetail => self.element = Element::default(),
+            list => self.usage.begin_list(list),
         }
         if let Some(place) = self.sections.get_mut(self.depth) {
             *place = section;
@@ -293,10 +338,17 @@ impl Scanner {
     }
 
     fn close(&mut self) {
-        let is_usage = self.section() == Section::Usage;
+        let section = self.section();
         self.depth = self.depth.saturating_sub(1);
         self.keyed = false;
-        self.is_final |= is_usage && self.counts && self.section() != Section::Message;
+        match section {
+            Section::Usage => self.is_final |= self.counts && self.section() != Section::Message,
+            Section::UsageMetadata => self.part_counts |= self.counts,
+            // Every part counts what was used so far; only the last one has a reason to end.
+            Section::Root | Section::Part if self.part_counts => self.is_final = self.part_ends,
+            Section::Modality(_) | Section::CacheDetail => self.usage.add(section, self.element),
+            _ => {}
+        }
     }
 
     fn section(&self) -> Section {
@@ -309,7 +361,13 @@ impl Scanner {
         if let Inside::Number(Some(count)) = self.inside
             && self.keyed
         {
-            self.counts |= self.usage.set(self.section(), &self.key, count);
+            match (self.section(), self.key.as_slice()) {
+                (Section::Modality(_), b"tokenCount") | (Section::CacheDetail, b"inputTokens") => {
+                    self.element.count = count;
+                }
+                (Section::Usage, key) if self.is_not_bedrock && key.ends_with(b"Tokens") => {}
+                (section, key) => self.counts |= self.usage.set(section, key, count),
+            }
         }
         if let Inside::Number(_) = self.inside {
             self.inside = Inside::Structure;
@@ -332,20 +390,42 @@ impl Scanner {
     fn end_text(&mut self) {
         let says_something = !self.text.is_empty();
         self.has_error |= self.section() == Section::Error || self.says_error(says_something);
-        let in_place = matches!(
-            self.section(),
-            Section::Root | Section::Response | Section::Message
-        );
-        let fits = (1..=TEXT_MAX).contains(&self.text.len());
-        if self.keyed && in_place && self.key == b"model" && fits {
-            let known = self.model.as_deref().map(str::as_bytes) == Some(&self.text);
-            if !known
-                && let Ok(model) = std::str::from_utf8(&self.text)
-                && !model.contains(char::is_control)
-            {
-                self.model = Some(Arc::from(model));
-            }
+        if !self.keyed {
+            return;
         }
+        match (self.section(), self.key.as_slice()) {
+            (Section::Root | Section::Response | Section::Message, b"model") => {
+                keep_name(&mut self.model, &self.text);
+            }
+            (section, b"modelVersion") if section.has_answer() && !self.is_not_gemini => {
+                self.is_gemini = true;
+                keep_name(&mut self.model, &self.text);
+            }
+            (Section::Root | Section::Response | Section::Usage, b"service_tier")
+            | (Section::UsageMetadata, b"serviceTier" | b"trafficType")
+            | (Section::ServiceTier, b"type") => keep_name(&mut self.tier, &self.text),
+            (Section::Usage, b"speed") => keep_name(&mut self.speed, &self.text),
+            (Section::Modality(_), b"modality") | (Section::CacheDetail, b"ttl") => {
+                self.element.kind = Kind::named(&self.text);
+            }
+            (Section::Candidate, b"finishReason") | (Section::PromptFeedback, b"blockReason") => {
+                self.part_ends |= says_something;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Keeps a name, if it is one.
+fn keep_name(place: &mut Option<Arc<str>>, text: &[u8]) {
+    let fits = (1..=TEXT_MAX).contains(&text.len());
+    let known = place.as_deref().map(str::as_bytes) == Some(text);
+    if fits
+        && !known
+        && let Ok(name) = std::str::from_utf8(text)
+        && !name.contains(char::is_control)
+    {
+        *place = Some(Arc::from(name));
     }
 }
 

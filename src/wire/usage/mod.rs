@@ -1,5 +1,6 @@
 //! Reads the usage that an answer reports, in passing: nothing is delayed, and little is kept.
 
+mod counts;
 mod json;
 mod sse;
 #[cfg(test)]
@@ -94,7 +95,7 @@ impl UsageReader {
     /// but the last.
     pub(crate) fn are_final(&self, is_over: bool) -> bool {
         match &self.0 {
-            Kind::Json(scanner) => is_over || scanner.is_final(),
+            Kind::Json(scanner) => scanner.is_final() || (is_over && !scanner.is_list()),
             Kind::Events(events) => {
                 let has_output = || self.tokens().is_some_and(|tokens| tokens.output > 0);
                 events.scanner().is_final() && (is_over || has_output())
@@ -105,6 +106,11 @@ impl UsageReader {
     /// The model that the answer names.
     pub(crate) fn model(&self) -> Option<&Arc<str>> {
         self.scanner().model()
+    }
+
+    /// The provider's tier that the answer names.
+    pub(crate) fn service_tier(&self) -> Option<&str> {
+        self.scanner().service_tier()
     }
 
     fn scanner(&self) -> &Scanner {

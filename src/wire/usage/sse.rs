@@ -4,6 +4,9 @@
 //! piece at a time, wherever it is cut; only events with a token count are parsed. So an event that
 //! is cut by the end of a piece is kept until its end comes, since its counts may come later. One
 //! that is too long for that is parsed as it comes.
+//!
+//! Gemini's counts are named differently, and are in every event. Its first event shows the shape,
+//! and from then on all are parsed, so nobody else's streams are searched for two kinds of names.
 
 use std::sync::LazyLock;
 
@@ -52,7 +55,8 @@ pub(super) struct Events {
     kept: Vec<u8>,
     /// It may contain a count.
     kept_tells: bool,
-    /// How many more events are parsed even without a count, until a model is named.
+    /// How many more events are parsed even without a count, until a model is named. In Gemini's
+    /// shape there is no end to it.
     naming: u8,
     /// The event has had a line of data.
     told: bool,
@@ -69,7 +73,7 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn new() -> Self {
         Self {
-            scanner: Scanner::default(),
+            scanner: Scanner::of_events(),
             line: Line::Mark(0),
             after_return: false,
             between: true,
@@ -105,7 +109,7 @@ impl Events {
         let mut error = None;
         let mut events = Self::new();
         while !rest.is_empty() {
-            (events.scanner, events.told) = (Scanner::default(), false);
+            (events.scanner, events.told) = (Scanner::of_events(), false);
             rest = events.read_event(rest);
             if events.scanner.broke_off() {
                 error = Some(match came_before {
@@ -182,6 +186,9 @@ impl Events {
         let mut rest = piece;
         if !self.between {
             rest = self.read_event(rest);
+            if self.between {
+                self.end_event();
+            }
         }
         if !self.kept.is_empty() {
             rest = self.end_kept(rest);
@@ -228,15 +235,8 @@ impl Events {
     /// Parses those of the whole events that matter.
     fn look_through(&mut self, mut whole: &[u8]) {
         while self.naming > 0 && !whole.is_empty() {
-            self.told = false;
             whole = self.read_event(whole);
-            let is_named = self.scanner.model().is_some();
-            self.naming = if is_named {
-                0
-            } else {
-                // Gateways keep a connection open with comments until the model answers.
-                self.naming.saturating_sub(u8::from(self.told))
-            };
+            self.end_event();
         }
         while let Some(at) = self.needle.find(whole) {
             let (before, _) = whole.split_at(at);
@@ -245,9 +245,28 @@ impl Events {
         }
     }
 
+    /// After an event that was parsed: whether the next one is, whatever it has.
+    fn end_event(&mut self) {
+        self.naming = if self.scanner.is_gemini() {
+            NAMING_MAX
+        } else if self.scanner.model().is_some() {
+            0
+        } else {
+            // Gateways keep a connection open with comments until the model answers.
+            self.naming.saturating_sub(u8::from(self.told))
+        };
+        self.told = false;
+        if self.naming == 0 {
+            self.scanner.rule_out_gemini();
+        }
+    }
+
     fn read(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
             rest = self.read_event(rest);
+            if self.between {
+                self.end_event();
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use super::*;
 
 mod broken;
 mod cuts;
+mod shapes;
 
 fn headers(media_type: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))])
@@ -76,7 +77,7 @@ fn what_is_a_part_of_the_input_is_not_added_to_it() {
     assert_eq!(json(responses), Some((115, 100, 20)));
     let more_than_all =
         r#"{"usage":{"prompt_tokens":7,"prompt_tokens_details":{"cached_tokens":100}}}"#;
-    assert_eq!(json(more_than_all), Some((7, 7, 0)));
+    assert_eq!(json(more_than_all), Some((107, 100, 0)), "beside it, then");
 }
 
 #[test]
@@ -153,6 +154,11 @@ fn what_a_client_may_have_put_elsewhere_is_not_its_usage() {
         r#"{"response":{"tools":{"usage":{"input_tokens":0}}}}"#,
         r#"{"response":[{"usage":{"input_tokens":0}}]}"#,
         r#"[{"usage":{"prompt_tokens":0}}]"#,
+        r#"[[{"usageMetadata":{"promptTokenCount":0}}]]"#,
+        r#"{"x":{"usageMetadata":{"promptTokenCount":0}}}"#,
+        r#"{"candidates":[{"usageMetadata":{"promptTokenCount":0}}]}"#,
+        r#"{"delta":{"x":{"usage":{"billed_units":{"input_tokens":0}}}}}"#,
+        r#"{"usage":{"tokens":{"input_tokens":0}}}"#,
         r#"{"a":"x\",\"usage\":{\"prompt_tokens\":0}"}"#,
         r#"{"usage":{"x":{"prompt_tokens":0}}}"#,
         r#"{"us\u0061ge":{"prompt_tokens":0}}"#,

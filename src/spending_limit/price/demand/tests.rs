@@ -180,6 +180,7 @@ proptest! {
             tokens: Some(tokens),
             bytes,
             model: Some(answered),
+            tier: None,
             request: demand,
         };
         prop_assert!(models.counted(&counts).unwrap() <= held);

@@ -12,7 +12,19 @@ fn streams() -> impl Strategy<Value = String> {
         let usage = serde_json::json!({"prompt_tokens": input, "completion_tokens": output});
         serde_json::json!({"model": "gpt-x", "choices": [], "usage": usage}).to_string()
     };
+    let gemini = |(content, output, is_over): (String, u16, bool)| {
+        let end = is_over.then_some("STOP");
+        let usage = serde_json::json!({"promptTokenCount": 9, "candidatesTokenCount": output, "trafficType": "x"});
+        let candidates = serde_json::json!([{"content": content, "finishReason": end}]);
+        serde_json::json!({"candidates": candidates, "modelVersion": "gpt-x", "usageMetadata": usage}).to_string()
+    };
+    let large = |size: usize| "\\x\n".repeat(size / 5);
     let event = prop_oneof![
+        1 => ("[ -~é]{0,80}", any::<u16>(), any::<bool>()).prop_map(move |part| format!("data: {}\n\n", gemini(part))),
+        1 => (7_000_usize..12_000, any::<u16>()).prop_map(move |(size, output)|
+            format!("data: {}\n\n", gemini((large(size), output, false)))),
+        1 => Just("data: {\"usage\":{\"inputTokens\":5}}\n\n".to_owned()),
+        1 => (7_000_usize..12_000).prop_map(|size| format!("data: {{\"usage\":{{\"inputTokens\":5,\"x\":\"{}\"}}}}\n\n", "x".repeat(size))),
         4 => "[ -~é]{0,80}".prop_map(move |text| format!("data: {}\n\n", chunk(text))),
         1 => (7_000_usize..12_000).prop_map(move |size| format!("data: {}\n\n", chunk("\\x\n".repeat(size / 5)))),
         1 => any::<(u16, u16)>().prop_map(move |pair| format!("event: x\ndata: {}\n\n", counts(pair))),
