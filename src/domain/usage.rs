@@ -1,10 +1,13 @@
 //! Holds, settlements, and the log of usage and payments.
 
+mod details;
 mod row;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
+
+pub use self::details::UsageDetails;
 
 use super::{
     AccountId, KeyId, RequestId,
@@ -233,6 +236,8 @@ pub struct Settlement {
     /// The usage that is billed was not reported. What is charged is then the hold, or what can
     /// have been sent by then.
     pub usage_is_missing: bool,
+    /// Kinds of tokens, searches and a tier, if there were any.
+    pub details: Option<Box<UsageDetails>>,
 }
 
 impl Settlement {
@@ -251,6 +256,7 @@ impl Settlement {
             bytes: None,
             model: None,
             usage_is_missing: false,
+            details: None,
         }
     }
 

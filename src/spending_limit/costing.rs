@@ -11,7 +11,11 @@ use super::{
     terms::{Charging, MissingUsage},
 };
 use crate::{
-    domain::{charge::Tokens, money::Money, usage::Outcome},
+    domain::{
+        charge::{Tokens, is_ordinary_tier},
+        money::Money,
+        usage::Outcome,
+    },
     wire::{GrpcCallStatus, ToldError, UsageReader},
 };
 
@@ -87,6 +91,11 @@ impl OpenHold {
         let charge = self.charge.as_ref();
         let reported = charge.and_then(Charge::service_tier);
         reported.map(AsRef::as_ref).or_else(read)
+    }
+
+    /// The same, unless it is the ordinary one.
+    pub(super) fn special_tier(&self) -> Option<&str> {
+        self.service_tier().filter(|tier| !is_ordinary_tier(tier))
     }
 
     /// The error that is told instead of an answer, or of the rest of it, if nobody has counted what

@@ -13,7 +13,11 @@ use http::HeaderValue;
 use http_body::{Body, Frame};
 
 use crate::{
-    domain::{AccountId, clock::Timestamp, usage::UsageEntry},
+    domain::{
+        AccountId,
+        clock::Timestamp,
+        usage::{UsageDetails, UsageEntry},
+    },
     store::{Ledger, Page, Paged, StoreError, StoreFuture, UsageLog},
 };
 
@@ -22,7 +26,9 @@ const PAGE_ROWS: u16 = 500;
 
 const COLUMNS: &str = "position,started_at,settled_at,request_id,account,principal,key,route,model,\
      status,outcome,held,charged,input_tokens,cached_tokens,cache_write_tokens,\
-     output_tokens,bytes,latency_ms,usage_is_missing\r\n";
+     output_tokens,bytes,latency_ms,usage_is_missing,hour_cache_write_tokens,\
+     audio_input_tokens,image_input_tokens,audio_output_tokens,image_output_tokens,web_searches,\
+     service_tier\r\n";
 
 /// The usage log of an account, newest first, or of [all accounts](Self::csv_of_all), oldest first,
 /// as a response body: read page by page, as fast as the client takes it. Rows of an account that
@@ -222,6 +228,8 @@ fn write_csv(entry: &UsageEntry, line: &mut Vec<u8>) {
     fn number(number: Option<impl ToString>) -> String {
         number.map_or_else(String::new, |number| number.to_string())
     }
+    let details = settlement.details.as_deref();
+    let detail = |of: fn(&UsageDetails) -> u64| number(details.map(of));
     let cells = [
         entry.position.to_string(),
         call.started_at.to_string(),
@@ -243,6 +251,17 @@ fn write_csv(entry: &UsageEntry, line: &mut Vec<u8>) {
         number(settlement.bytes),
         settlement.latency_ms().to_string(),
         settlement.usage_is_missing.to_string(),
+        detail(|details| details.hour_cache_write_tokens),
+        detail(|details| details.audio_input_tokens),
+        detail(|details| details.image_input_tokens),
+        detail(|details| details.audio_output_tokens),
+        detail(|details| details.image_output_tokens),
+        detail(|details| details.web_searches),
+        text(
+            details
+                .and_then(|details| details.service_tier.as_deref())
+                .unwrap_or_default(),
+        ),
     ];
     line.extend_from_slice(cells.join(",").as_bytes());
     line.extend_from_slice(b"\r\n");

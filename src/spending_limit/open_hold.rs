@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{
         money::Money,
-        usage::{Call, Hold, Outcome, Settlement},
+        usage::{Call, Hold, Outcome, Settlement, UsageDetails},
     },
     store::StoreFuture,
     wire::{CostFigures, GrpcCallStatus, UsageReader},
@@ -144,6 +144,7 @@ impl OpenHold {
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
             model: self.model().cloned(),
             usage_is_missing: cost.usage_is_missing,
+            details: UsageDetails::of(tokens.as_ref(), self.special_tier()),
             ..Settlement::new(charged, outcome)
         };
         if let Some(recording) = self.recording.take()

@@ -352,7 +352,13 @@ async fn of_a_cheap_model_no_more_is_charged_than_was_held_for_it() {
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl io::Write for Log {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
@@ -382,10 +388,7 @@ async fn that_an_upgrade_is_not_counted_is_said_once() {
     let flat = gate.layer(Price::flat(dollars("1")));
     let (_, row) = gate.call(flat, upgrade).await;
     assert_eq!(row.settlement.charged, dollars("1"));
-    let said = || {
-        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        said.matches("isn't counted").count()
-    };
+    let said = || log.text().matches("isn't counted").count();
     assert_eq!(said(), 0, "it costs the same however much is said");
     let layer = gate.layer(by_token());
     for _ in 0..2 {
@@ -403,10 +406,7 @@ async fn that_nobody_told_the_usage_is_said_once_a_route_and_in_each_row() {
     let lines = lines.with_writer(move || writer.clone());
     let _subscribed = tracing::subscriber::set_default(lines.finish());
     let gate = Gate::new().await;
-    let said = |what: &str| {
-        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        said.matches(what).count()
-    };
+    let said = |what: &str| log.text().matches(what).count();
     let stream = &[
         "data: {\"model\":\"gpt-x\",\"usage\":null}\n\n",
         "data: [DONE]\n\n",

@@ -29,6 +29,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 mod endings;
 mod payers;
+mod providers;
 mod repeated_calls;
 mod repeats;
 mod requested;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tollgate::{
     store::{AccountId, KeyId, Ledger, Page, StoreErrorKind, UsageLog},
-    usage::{Call, HoldRequest, Outcome, Settlement, Transaction, UsageEntry},
+    usage::{Call, HoldRequest, Outcome, Settlement, Transaction, UsageDetails, UsageEntry},
 };
 
 use crate::engines::{
@@ -35,6 +35,9 @@ pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock:
     };
     let hold = store.hold(wish).await.unwrap().unwrap();
     clock.advance(Duration::from_secs(3));
+    let mut details = UsageDetails::default();
+    (details.audio_input_tokens, details.image_output_tokens) = (3, 1 << 40);
+    (details.web_searches, details.service_tier) = (2, Some(Arc::from("fl\0ex'\"")));
     let settlement = Settlement {
         charged: nanos(12),
         outcome: Outcome::Disconnected,
@@ -47,6 +50,7 @@ pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock:
         bytes: Some(1 << 40),
         model: Some(Arc::from("model-\"1\"")),
         usage_is_missing: true,
+        details: Some(Box::new(details)),
     };
     store.settle(hold, settlement.clone()).await.unwrap();
     let rows = usage(&store, &ann).await;

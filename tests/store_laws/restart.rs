@@ -96,7 +96,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
             started_at, budgets, request_id, route);
         ALTER TABLE budget DROP COLUMN rolling;
         ALTER TABLE usage DROP COLUMN cached_tokens; ALTER TABLE usage DROP COLUMN cache_write_tokens;
-        ALTER TABLE usage DROP COLUMN usage_is_missing;
+        ALTER TABLE usage DROP COLUMN usage_is_missing; ALTER TABLE usage DROP COLUMN details;
         DROP INDEX audit_by_time; DROP INDEX audit_by_share; DROP INDEX audit_by_actor; DROP INDEX audit_by_action;
         ALTER TABLE audit DROP COLUMN share;
         ALTER TABLE audit ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0;

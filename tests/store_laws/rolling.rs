@@ -300,7 +300,7 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
              tollgate.audit_of_share_9;
          CREATE INDEX audit_by_ordinal ON tollgate.audit (stranger, ordinal);
          ALTER TABLE tollgate.usage DROP COLUMN cached_tokens, DROP COLUMN cache_write_tokens,
-             DROP COLUMN usage_is_missing;
+             DROP COLUMN usage_is_missing, DROP COLUMN details;
          DROP TABLE tollgate.abandoned;
          ALTER TABLE tollgate.api_key DROP COLUMN is_disabled;
          DELETE FROM tollgate.migration WHERE version >= 7";

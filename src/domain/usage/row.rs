@@ -27,11 +27,19 @@ struct Row<'a> {
     bytes: Option<u64>,
     latency_ms: u64,
     usage_is_missing: bool,
+    hour_cache_write_tokens: Option<u64>,
+    audio_input_tokens: Option<u64>,
+    image_input_tokens: Option<u64>,
+    audio_output_tokens: Option<u64>,
+    image_output_tokens: Option<u64>,
+    web_searches: Option<u64>,
+    service_tier: Option<&'a str>,
 }
 
 impl Serialize for UsageEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (call, settlement) = (&self.call, &self.settlement);
+        let details = settlement.details.as_deref();
         let row = Row {
             position: self.position,
             started_at: call.started_at,
@@ -53,6 +61,13 @@ impl Serialize for UsageEntry {
             bytes: settlement.bytes,
             latency_ms: settlement.latency_ms(),
             usage_is_missing: settlement.usage_is_missing,
+            hour_cache_write_tokens: details.map(|details| details.hour_cache_write_tokens),
+            audio_input_tokens: details.map(|details| details.audio_input_tokens),
+            image_input_tokens: details.map(|details| details.image_input_tokens),
+            audio_output_tokens: details.map(|details| details.audio_output_tokens),
+            image_output_tokens: details.map(|details| details.image_output_tokens),
+            web_searches: details.map(|details| details.web_searches),
+            service_tier: details.and_then(|details| details.service_tier.as_deref()),
         };
         row.serialize(serializer)
     }

@@ -7,13 +7,13 @@ use crate::domain::{
     AccountId,
     books::{Balance, Snapshot},
     page::{Page, Paged},
-    usage::{Call, Outcome, Settlement, Transaction, UsageEntry},
+    usage::{Call, Outcome, Settlement, Transaction, UsageDetails, UsageEntry},
 };
 
 const USAGE: &str =
     "SELECT position, request_id, key, route, started_at, settled_at, held, charged,
      outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes,
-     cached_tokens, cache_write_tokens, usage_is_missing
+     cached_tokens, cache_write_tokens, usage_is_missing, details
      FROM usage
      WHERE account = (SELECT number FROM account WHERE id = $1) AND position < $2
      ORDER BY position DESC LIMIT $3";
@@ -189,9 +189,17 @@ pub(super) fn read_usage(account: &AccountId, row: &PgRow) -> Result<UsageEntry,
             bytes: tokens(15)?,
             model: row.try_get::<Option<String>, _>(14)?.map(Into::into),
             usage_is_missing: row.try_get::<Option<bool>, _>(18)?.unwrap_or_default(),
+            details: match row.try_get::<Option<&str>, _>(19)? {
+                Some(text) => Some(details(text)?),
+                None => None,
+            },
         },
         settled_at: moment(row, 5)?,
     })
+}
+
+fn details(text: &str) -> Result<Box<UsageDetails>, Failure> {
+    UsageDetails::from_text(text).ok_or_else(|| Failure::corrupt("details of usage"))
 }
 
 fn read_transaction(row: &PgRow) -> Result<Transaction, Failure> {

@@ -22,7 +22,7 @@ use crate::{
 const USAGE_OF_ALL: &str =
     "SELECT position, request_id, key, route, started_at, settled_at, usage.held, charged,
      outcome, status, latency_micros, input_tokens, output_tokens, principal, model, bytes,
-     cached_tokens, cache_write_tokens, usage_is_missing, account.id
+     cached_tokens, cache_write_tokens, usage_is_missing, details, account.id
      FROM usage JOIN account ON account.number = usage.account
      WHERE position > $1 AND position <= $2
      ORDER BY position LIMIT $3";
@@ -54,7 +54,7 @@ pub(super) async fn usage_of_all(
         rows = final_rows(connection, page, last).await?;
     }
     let rows = rows.iter().map(|row| {
-        let entry = read_usage(&name(row, 19)?, row)?;
+        let entry = read_usage(&name(row, 20)?, row)?;
         Ok((entry.position, entry))
     });
     Ok(Paged::from_rows(

@@ -53,17 +53,17 @@ const WRITE: &str = "WITH accounts AS (
      )
      INSERT INTO usage (account, request_id, principal, key, route, started_at, settled_at,
          held, charged, outcome, status, latency_micros, input_tokens, output_tokens, bytes, model,
-         cached_tokens, cache_write_tokens, usage_is_missing)
+         cached_tokens, cache_write_tokens, usage_is_missing, details)
      SELECT account, request_id, principal, key, route, started_at, $37, held, charged, outcome,
          status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
-         cache_write_tokens, usage_is_missing
+         cache_write_tokens, usage_is_missing, details
      FROM unnest($38::bigint[], $39::text[], $40::text[], $41::text[], $42::text[],
          $43::timestamptz[], $44::bigint[], $45::bigint[], $46::text[], $47::integer[],
          $48::bigint[], $49::bigint[], $50::bigint[], $51::bigint[], $52::text[], $54::bigint[],
-         $55::bigint[], $56::boolean[]) WITH ORDINALITY
+         $55::bigint[], $56::boolean[], $57::text[]) WITH ORDINALITY
          AS new (account, request_id, principal, key, route, started_at, held, charged, outcome,
              status, latency_micros, input_tokens, output_tokens, bytes, model, cached_tokens,
-             cache_write_tokens, usage_is_missing, place)
+             cache_write_tokens, usage_is_missing, details, place)
      ORDER BY place";
 
 /// Writes changed accounts and budgets, new holds and new log rows in one statement.
@@ -136,7 +136,8 @@ pub(super) async fn write_back(
         .bind(budgets.rolling)
         .bind(usage.cached_tokens)
         .bind(usage.cache_write_tokens)
-        .bind(usage.usage_is_missing);
+        .bind(usage.usage_is_missing)
+        .bind(usage.details);
     query.execute(connection).await?;
     Ok(())
 }
@@ -307,6 +308,7 @@ struct UsageColumns<'a> {
     bytes: Vec<Option<i64>>,
     model: Vec<Option<&'a str>>,
     usage_is_missing: Vec<Option<bool>>,
+    details: Vec<Option<String>>,
 }
 
 impl<'a> UsageColumns<'a> {
@@ -355,6 +357,10 @@ impl<'a> UsageColumns<'a> {
                 .push(model.filter(|name| !name.contains('\0')));
             let is_missing = settlement.usage_is_missing.then_some(true);
             columns.usage_is_missing.push(is_missing);
+            let details = settlement.details.as_ref();
+            columns
+                .details
+                .push(details.map(|details| details.to_text()));
         }
         columns
     }

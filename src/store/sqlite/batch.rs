@@ -95,8 +95,8 @@ impl<'c> Statements<'c> {
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,
                  route, started_at, settled_at, held, charged, status, latency, input_tokens,
                  output_tokens, principal, outcome, model, bytes, cached_tokens,
-                 cache_write_tokens, usage_is_missing)
-                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 cache_write_tokens, usage_is_missing, details)
+                 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             )?,
             insert_plain_usage: connection.prepare(
                 "INSERT INTO usage (position, account, previous, previous_charge, request_id, key,

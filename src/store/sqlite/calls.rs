@@ -265,6 +265,7 @@ impl UsageRow<'_> {
             settlement.cached_tokens.map(count),
             settlement.cache_write_tokens.map(count),
             settlement.usage_is_missing.then_some(true),
+            settlement.details.as_ref().map(|details| details.to_text()),
         ];
         match columns.first_chunk::<PLAIN_USAGE>() {
             Some(plain) if self.is_plain() => statements.insert_plain_usage.execute(plain)?,
@@ -286,5 +287,6 @@ impl UsageRow<'_> {
             && settlement.cached_tokens.is_none()
             && settlement.cache_write_tokens.is_none()
             && !settlement.usage_is_missing
+            && settlement.details.is_none()
     }
 }

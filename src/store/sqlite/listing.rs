@@ -11,18 +11,18 @@ use crate::domain::{
     books::Snapshot,
     money::Money,
     page::{Page, Paged},
-    usage::{Call, Outcome, Settlement, Transaction, UsageEntry},
+    usage::{Call, Outcome, Settlement, Transaction, UsageDetails, UsageEntry},
 };
 
 const USAGE: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
      settled_at, held, charged, outcome, status, latency, input_tokens, output_tokens,
      principal, model, bytes, cached_tokens, cache_write_tokens,
-     usage_is_missing FROM usage WHERE position = ? AND account = ?";
+     usage_is_missing, details FROM usage WHERE position = ? AND account = ?";
 
 const USAGE_OF_ALL: &str = "SELECT previous, previous_charge, request_id, key, route, started_at,
      settled_at, usage.held, charged, outcome, status, latency, input_tokens, output_tokens,
      principal, model, bytes, cached_tokens, cache_write_tokens, usage_is_missing,
-     position, account.id
+     details, position, account.id
      FROM usage JOIN account ON account.number = usage.account
      WHERE position > ? ORDER BY position LIMIT ?";
 
@@ -92,8 +92,8 @@ pub(super) fn usage_of_all(
     let mut found = look.query(params![after, wanted])?;
     let mut rows = Vec::new();
     while let Some(row) = found.next()? {
-        let position = row.get(20)?;
-        let account: AccountId = name(row, 21)?;
+        let position = row.get(21)?;
+        let account: AccountId = name(row, 22)?;
         rows.push((uncount(position)?, read_usage(position, &account, row)?));
     }
     Ok(Paged::from_rows(page, rows))
@@ -231,9 +231,20 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
             bytes: tokens(16)?.map(uncount).transpose()?,
             model: row.get::<_, Option<String>>(15)?.map(Into::into),
             usage_is_missing: row.get::<_, Option<bool>>(19)?.unwrap_or_default(),
+            details: details(row)?,
         },
         settled_at: moment(row.get(6)?)?,
     })
+}
+
+fn details(row: &Row<'_>) -> Result<Option<Box<UsageDetails>>, Failure> {
+    let Some(text) = row.get::<_, Option<String>>(20)? else {
+        return Ok(None);
+    };
+    let details = UsageDetails::from_text(&text);
+    details
+        .map(Some)
+        .ok_or_else(|| Failure::corrupt("details of usage"))
 }
 
 fn read_charge(position: i64, row: &Row<'_>) -> Result<Transaction, Failure> {

@@ -363,8 +363,13 @@ const DISABLED_KEYS: &str = "
 ALTER TABLE api_key ADD COLUMN is_disabled INTEGER;
 ";
 
+/// Kinds of tokens, searches and a tier, as JSON, for the calls that have any.
+const USAGE_DETAILS: &str = "
+ALTER TABLE usage ADD COLUMN details TEXT;
+";
+
 /// All changes of the tables, in order.
-pub(super) const STEPS: [&str; 18] = [
+pub(super) const STEPS: [&str; 19] = [
     FIRST,
     SECOND,
     MONEY,
@@ -383,6 +388,7 @@ pub(super) const STEPS: [&str; 18] = [
     TIMES,
     ABANDONED,
     DISABLED_KEYS,
+    USAGE_DETAILS,
 ];
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{
         budget::{BudgetWindow, SoftLimits, SpendingAlert, SpendingLimits, Windows},
         clock::Timestamp,
         money::Money,
-        usage::{Call, Expiry, Outcome, Settlement},
+        usage::{Call, Expiry, Outcome, Settlement, UsageDetails},
     },
     store::{StoreError, redis::connections::is_wrapped, rolling},
 };
@@ -260,6 +260,8 @@ struct StoredSettlement<'a> {
     model: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     usage_is_missing: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    details: Option<Cow<'a, UsageDetails>>,
 }
 
 pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreError> {
@@ -274,6 +276,7 @@ pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreE
         bytes: settlement.bytes,
         model: settlement.model.as_deref().map(Cow::Borrowed),
         usage_is_missing: settlement.usage_is_missing,
+        details: settlement.details.as_deref().map(Cow::Borrowed),
     };
     serde_json::to_string(&stored)
         .map_err(|_| StoreError::internal("a settlement can't be written"))
@@ -294,6 +297,7 @@ pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, 
         bytes: stored.bytes,
         model: stored.model.map(Into::into),
         usage_is_missing: stored.usage_is_missing,
+        details: stored.details.map(|details| Box::new(details.into_owned())),
     })
 }
 

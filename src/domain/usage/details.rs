@@ -1,0 +1,161 @@
+//! What only some calls use.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::charge::Tokens;
+
+/// What only some calls use, and is priced on its own. Where it is not there, none of it was
+/// counted. Its serialized form leaves out what is zero or not known, and names that it doesn't know
+/// are ignored, so a ledger can keep it as JSON in one column.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
+pub struct UsageDetails {
+    /// Of the input tokens that were written to a cache: those kept for an hour.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hour_cache_write_tokens: u64,
+    /// Input tokens that were audio.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_input_tokens: u64,
+    /// Input tokens that were images.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub image_input_tokens: u64,
+    /// Output tokens that were audio.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_output_tokens: u64,
+    /// Output tokens that were images.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub image_output_tokens: u64,
+    /// Web searches that the provider made.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub web_searches: u64,
+    /// The provider's tier that served the call; `None` for its ordinary one, or if none was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<Arc<str>>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes it like that"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl UsageDetails {
+    /// `None` if there is nothing to tell.
+    pub(crate) fn of(tokens: Option<&Tokens>, service_tier: Option<&str>) -> Option<Box<Self>> {
+        let rare = |tokens: &Tokens| {
+            let Tokens {
+                written_for_an_hour,
+                input_audio,
+                input_image,
+                output_audio,
+                output_image,
+                searches,
+                ..
+            } = *tokens;
+            let media = input_audio | input_image | output_audio | output_image;
+            (written_for_an_hour | media | searches) > 0
+        };
+        let tokens = tokens.filter(|tokens| rare(tokens));
+        if tokens.is_none() && service_tier.is_none() {
+            return None;
+        }
+        let tokens = tokens.copied().unwrap_or_default();
+        Some(Box::new(Self {
+            hour_cache_write_tokens: tokens.written_for_an_hour,
+            audio_input_tokens: tokens.input_audio,
+            image_input_tokens: tokens.input_image,
+            audio_output_tokens: tokens.output_audio,
+            image_output_tokens: tokens.output_image,
+            web_searches: tokens.searches,
+            service_tier: service_tier.map(Arc::from),
+        }))
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl UsageDetails {
+    /// As it is stored.
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// `None` if it can't be read.
+    pub(crate) fn from_text(text: &str) -> Option<Box<Self>> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_used_is_told() {
+        assert_eq!(UsageDetails::of(None, None), None);
+        let plain = Tokens {
+            input: 3,
+            cached: 2,
+            cache_written: 1,
+            output: 4,
+            ..Tokens::default()
+        };
+        assert_eq!(UsageDetails::of(Some(&plain), None), None);
+        let spoken = Tokens {
+            input_audio: 3,
+            searches: 1,
+            ..plain
+        };
+        let details = UsageDetails::of(Some(&spoken), Some("flex")).unwrap();
+        let text = serde_json::to_string(&details).unwrap();
+        let expected = r#"{"audio_input_tokens":3,"web_searches":1,"service_tier":"flex"}"#;
+        assert_eq!(text, expected);
+        let read: UsageDetails = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, *details);
+        let of_later = r#"{"audio_input_tokens":3,"video_seconds":9}"#;
+        let read: UsageDetails = serde_json::from_str(of_later).unwrap();
+        assert_eq!(read.audio_input_tokens, 3);
+    }
+
+    #[test]
+    fn each_kind_is_told() {
+        let all = Tokens {
+            written_for_an_hour: 1,
+            input_audio: 2,
+            input_image: 3,
+            output_audio: 4,
+            output_image: 5,
+            searches: 6,
+            ..Tokens::default()
+        };
+        let details = UsageDetails::of(Some(&all), None).unwrap();
+        let expected = UsageDetails {
+            hour_cache_write_tokens: 1,
+            audio_input_tokens: 2,
+            image_input_tokens: 3,
+            audio_output_tokens: 4,
+            image_output_tokens: 5,
+            web_searches: 6,
+            service_tier: None,
+        };
+        assert_eq!(*details, expected);
+        for count in [1, 1 << 40] {
+            for place in 0..6 {
+                let mut tokens = Tokens::default();
+                let counter = match place {
+                    0 => &mut tokens.written_for_an_hour,
+                    1 => &mut tokens.input_audio,
+                    2 => &mut tokens.input_image,
+                    3 => &mut tokens.output_audio,
+                    4 => &mut tokens.output_image,
+                    _ => &mut tokens.searches,
+                };
+                *counter = count;
+                assert!(UsageDetails::of(Some(&tokens), None).is_some(), "{place}");
+            }
+        }
+    }
+}
