@@ -51,10 +51,10 @@ impl Dialect {
     /// gRPC.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let Some(rest) = media.and_then(|media| media.strip_prefix(b"application/grpc")) else {
+        let Some(rest) = media.and_then(|media| without(media, b"application/grpc")) else {
             return Self::Http;
         };
-        let (dialect, rest) = match (rest.strip_prefix(b"-web-text"), rest.strip_prefix(b"-web")) {
+        let (dialect, rest) = match (without(rest, b"-web-text"), without(rest, b"-web")) {
             (Some(rest), _) => (Self::WebText, rest),
             (None, Some(rest)) => (Self::Web, rest),
             (None, None) => (Self::Grpc, rest),
@@ -75,25 +75,35 @@ impl Dialect {
     }
 }
 
+/// What follows a prefix, in upper or lower case (RFC 9110, 8.3.1). Most differ in their last byte.
+fn without<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    let same = |byte: Option<&u8>| byte.map(u8::to_ascii_lowercase);
+    let fits = same(start.last()) == same(prefix.last()) && start.eq_ignore_ascii_case(prefix);
+    fits.then_some(rest)
+}
+
 /// Whether the client speaks gRPC (not gRPC-Web, which expects its trailers in a body).
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     Dialect::of(headers) == Dialect::Grpc
 }
 
 /// The gRPC status codes that refusals map to.
-fn code(kind: DenialKind) -> u8 {
-    match kind {
+fn code(denial: &Denial) -> u8 {
+    match denial.kind() {
+        // Another try at a higher level may succeed.
+        DenialKind::Conflict if denial.is_passing() == Some(true) => 10, // ABORTED
         DenialKind::CredentialMissing
         | DenialKind::CredentialInvalid
         | DenialKind::CredentialExpired
         | DenialKind::CredentialAmbiguous
         | DenialKind::LoginFailed => 16, // UNAUTHENTICATED
-        DenialKind::NotPermitted | DenialKind::AddressRefused => 7, // PERMISSION_DENIED
+        DenialKind::NotPermitted | DenialKind::AddressRefused => 7,      // PERMISSION_DENIED
         DenialKind::RateLimited
         | DenialKind::InsufficientCredits
         | DenialKind::SpendingLimitReached
         | DenialKind::TooLarge => 8, // RESOURCE_EXHAUSTED
-        DenialKind::Malformed | DenialKind::Unprocessable => 3,     // INVALID_ARGUMENT
+        DenialKind::Malformed | DenialKind::Unprocessable => 3,          // INVALID_ARGUMENT
         // No such method; gRPC maps a 404 to the same code (http-grpc-status-mapping).
         DenialKind::NotFound | DenialKind::MethodNotAllowed => 12, // UNIMPLEMENTED
         DenialKind::TooSlow => 4,                                  // DEADLINE_EXCEEDED
@@ -109,10 +119,7 @@ pub(crate) fn respond(denial: &Denial, message: &str, dialect: Dialect) -> Respo
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, dialect.media_type());
-    headers.insert(
-        GRPC_STATUS,
-        HeaderValue::from(u16::from(code(denial.kind()))),
-    );
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code(denial))));
     let escaped = utf8_percent_encode(message, ESCAPED).to_string();
     if let Ok(message) = HeaderValue::try_from(escaped) {
         headers.insert(GRPC_MESSAGE, message);
@@ -241,6 +248,7 @@ mod tests {
             speaks("application/grpc")
                 && speaks("application/grpc+proto")
                 && speaks("application/grpc;x=y")
+                && speaks("APPLICATION/gRPC")
         );
         assert!(
             !speaks("application/grpc-web")
@@ -258,6 +266,9 @@ mod tests {
         };
         for (value, expected) in [
             ("application/grpc-web", Dialect::Web),
+            ("Application/GRPC-Web", Dialect::Web),
+            ("application/json+grpc", Dialect::Http),
+            ("", Dialect::Http),
             ("application/grpc-web+proto", Dialect::Web),
             ("application/grpc-web-text", Dialect::WebText),
             ("application/grpc-web-text+proto", Dialect::WebText),

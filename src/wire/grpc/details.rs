@@ -22,7 +22,7 @@ pub(crate) fn status(denial: &Denial, message: &str) -> Status {
     if let Some(subject) = quota(denial.kind()) {
         details.add_quota_failure_violation(subject, message);
     }
-    Status::with_error_details(Code::from(i32::from(code(denial.kind()))), message, details)
+    Status::with_error_details(Code::from(i32::from(code(denial))), message, details)
 }
 
 fn facts(denial: &Denial) -> HashMap<String, String> {
