@@ -150,10 +150,14 @@ struct HoldIntent {
 
 /// What is known of a request that the price depends on.
 fn demand<'a>(price: &Price, head: &RequestHead<'a>) -> Result<Demand<'a>, Denial> {
+    if price.is_free() {
+        return Ok(Demand::default());
+    }
+    // A body that can't be read is refused before money is held for it, whatever the price.
+    let read = body_digest::read(head.extensions)?;
     if !price.is_by_request() {
         return Ok(Demand::default());
     }
-    let read = body_digest::read(head.extensions)?;
     let demand = Demand {
         length: RequestLength::of(head.headers, read.map(|read| read.bytes)),
         asked: requested_use::read(head.extensions)?,

@@ -15,7 +15,8 @@ use crate::guard::with_more;
 
 pub(super) type Frames<B> = VecDeque<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
-/// The body of a request behind a [`BodyDigestService`]; its frames are unchanged.
+/// The body of a request behind a [`BodyDigestLayer`](super::BodyDigestLayer); its frames are
+/// unchanged.
 #[pin_project]
 pub struct DigestedBody<B: Body> {
     #[pin]

@@ -32,7 +32,7 @@ pub(super) struct Extent {
     pub(super) reader: Option<Reader>,
 }
 
-/// The response future of a [`BodyDigestService`].
+/// The response future behind a [`BodyDigestLayer`](super::BodyDigestLayer).
 #[pin_project]
 pub struct BodyDigestFuture<S, B>
 where
