@@ -94,6 +94,12 @@ impl Meter for SpendingMeter {
         let seen = &mut self.0.seen;
         seen.body_failed |= how == BodyEnd::Failed;
         let failed = seen.is_broken() || seen.has_failed() || seen.error.is_some();
+        if seen.call.is_open()
+            && let Some(recording) = &mut self.0.recording
+        {
+            // Its trailers were lost on the way here: not an answer to repeat.
+            recording.give_up();
+        }
         self.0.settle(if failed {
             Outcome::Failed
         } else {

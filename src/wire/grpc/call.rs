@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::{WebStatus, has_failed};
+use super::{GRPC_STATUS, WebStatus, has_failed, is_grpc};
 
 /// What an answer says of how its call went: over gRPC in the head or the trailers, over gRPC-Web at the end of the body, and over plain HTTP nothing.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub(crate) struct CallStatus {
     /// Something of the body went out.
     has_begun: bool,
     failure: Option<Failure>,
+    /// It is a gRPC call that has not said how it went.
+    is_open: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ impl CallStatus {
             web: WebStatus::for_body(headers).map(Box::new),
             has_begun: false,
             failure: has_failed(headers).then_some(Failure::BeforeMessages),
+            is_open: is_grpc(headers) && !headers.contains_key(GRPC_STATUS),
         }
     }
 
@@ -49,6 +52,7 @@ impl CallStatus {
 
     /// Reads the trailers.
     pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        self.is_open &= !trailers.contains_key(GRPC_STATUS);
         if has_failed(trailers) {
             self.fail(self.has_begun);
         }
@@ -61,6 +65,12 @@ impl CallStatus {
         } else {
             Failure::BeforeMessages
         }));
+    }
+
+    /// Whether a gRPC call hasn't said how it went. If nothing more comes, its client takes it for
+    /// failed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Whether it failed before any message went out.
@@ -101,8 +111,11 @@ mod tests {
         let good = headers("application/grpc", None);
         let mut call = CallStatus::of_head(&good);
         call.feed(b"");
+        assert!(call.is_open());
         call.trailers(&headers("", Some("0")));
         assert_eq!(of(&call), (false, false));
+        assert!(!call.is_open() && !CallStatus::of_head(&failing).is_open());
+        assert!(!CallStatus::of_head(&headers("text/plain", None)).is_open());
         call.trailers(&failing);
         assert_eq!(of(&call), (true, false));
 
