@@ -97,6 +97,8 @@ impl FileLock {
     /// Waits up to a second. The lock is a separate file, since the key file itself gets replaced.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         create_folder(path)?;
+        create_folder(&target(path))?;
+        // By its real name, now that its folder exists.
         let target = target(path);
         let mut name = target.as_os_str().to_owned();
         name.push(".lock");
@@ -154,14 +156,26 @@ fn is_lower_hex(byte: &u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-/// The file behind symbolic links. They stay: what they point to is locked and replaced.
+/// As many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// The file behind symbolic links, even if it doesn't exist yet. They stay: what they point to is
+/// locked and replaced.
 fn target(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| {
-        match (fs::canonicalize(folder_of(path)), path.file_name()) {
-            (Ok(folder), Some(name)) => folder.join(name),
-            _ => path.to_owned(),
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if let Ok(found) = fs::canonicalize(&path) {
+            return found;
         }
-    })
+        match fs::read_link(&path) {
+            Ok(next) => path = folder_of(&path).join(next),
+            Err(_) => break,
+        }
+    }
+    match (fs::canonicalize(folder_of(&path)), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
 }
 
 /// Replaces the file if it still has the stamp `read` (`None`: no file); returns whether it had.

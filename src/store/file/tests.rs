@@ -347,6 +347,33 @@ async fn others_may_not_read_it_and_a_link_stays_one() {
     assert!(locked.exists(), "whoever comes by another link waits too");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_a_file_that_is_not_there_yet_stays_one() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path().parent().unwrap()).unwrap();
+    let near = bench.folder.path().join("near.json");
+    std::os::unix::fs::symlink("deeper/real.json", &near).unwrap();
+    std::os::unix::fs::symlink(&near, bench.path()).unwrap();
+    bench.store().insert(key("key-1"), None).await.unwrap();
+    for link in [&near, &bench.path()] {
+        assert!(fs::symlink_metadata(link).unwrap().is_symlink());
+    }
+    let folder = bench.folder.path().join("deeper");
+    assert!(folder.join("real.json").is_file() && folder.join("real.json.lock").exists());
+    bench.store().insert(key("key-2"), None).await.unwrap();
+    assert_eq!(
+        bench
+            .store()
+            .list("ann", Page::first(9))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+}
+
 /// Only drafts of this very file; whatever else is there may be somebody's.
 #[tokio::test]
 async fn what_a_process_that_died_was_writing_is_removed_by_the_next() {
