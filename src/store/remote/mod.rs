@@ -114,12 +114,15 @@ impl CallError for StoreError {
     }
 }
 
-/// Connects, and returns whether that succeeded. If not, checks continue in the background.
+/// Connects, and returns whether that succeeded. If not, checks continue in the background. If so,
+/// the server is called again: whoever checked it may have ended with its runtime.
 pub(crate) async fn connect<S: RemoteServer>(server: &Arc<S>) -> Result<(), StoreError> {
     let began = server.availability().clock.elapsed();
     let outcome = server.revive().await;
-    if let Err(error) = &outcome {
-        failed(server, Failure::Final, began, error);
+    match &outcome {
+        Err(error) => failed(server, Failure::Final, began, error),
+        Ok(()) if server.availability().is_down() => found_back(server),
+        Ok(()) => {}
     }
     outcome
 }
@@ -194,12 +197,19 @@ fn watch_for_recovery<S: RemoteServer>(server: &Arc<S>) {
             let Some(server) = server.upgrade() else {
                 return;
             };
+            if !server.availability().is_down() {
+                return;
+            }
             if server.revive().await.is_ok() {
-                server.is_back();
-                let Availability { breaker, clock, .. } = server.availability();
-                breaker.close(clock.elapsed());
+                found_back(&server);
                 return;
             }
         }
     });
+}
+
+fn found_back<S: RemoteServer>(server: &Arc<S>) {
+    server.is_back();
+    let Availability { breaker, clock, .. } = server.availability();
+    breaker.close(clock.elapsed());
 }
