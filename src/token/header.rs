@@ -11,6 +11,8 @@ const HS256_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
 /// The longest first segment, in bytes: it is parsed before anything is known of its sender.
 const HEADER_LENGTH_MAX: usize = 4 * 1_024;
+/// The same where it may hold a chain of certificates.
+const HEADER_WITH_KEYS_LENGTH_MAX: usize = 12 * 1_024;
 
 /// The longest `kid`, in bytes.
 const KID_LENGTH_MAX: usize = 255;
@@ -26,6 +28,13 @@ pub(super) enum HeaderKeys {
 }
 
 impl HeaderKeys {
+    const fn length_max(self) -> usize {
+        match self {
+            Self::Refused => HEADER_LENGTH_MAX,
+            Self::Ignored => HEADER_WITH_KEYS_LENGTH_MAX,
+        }
+    }
+
     const fn members(self) -> Members<3> {
         let refused: &[&str] = match self {
             Self::Refused => &["crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"],
@@ -99,7 +108,7 @@ pub(super) fn read<'a>(
             typ: Some(Cow::Borrowed("JWT")),
         });
     }
-    if segment.len() > HEADER_LENGTH_MAX {
+    if segment.len() > header_keys.length_max() {
         return Err(TokenError::malformed("the header is too long"));
     }
     *json = decode(segment)?;

@@ -57,6 +57,9 @@ fn keys_in_a_header_are_ignored_where_that_was_asked_for() {
     ] {
         lax.verify(&sign(&with(member), good_claims(""))).unwrap();
     }
+    let certificate = "A".repeat(2_000);
+    let chain = format!(r#""x5c":["{certificate}","{certificate}"]"#);
+    lax.verify(&sign(&with(&chain), good_claims(""))).unwrap();
     let forged = sign(&with(own), good_claims(""));
     let forged = format!("{}.AAAA", forged.rsplit_once('.').unwrap().0);
     let refused = lax.verify(&forged).unwrap_err();
