@@ -24,6 +24,17 @@ pub(crate) fn has_nul(text: &str) -> bool {
     text.contains('\0')
 }
 
+/// Whether a character is a control character, is invisible, or changes the direction of writing
+/// (Unicode's `Bidi_Control`). Joiners are neither: several scripts need them.
+pub(crate) fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
 macro_rules! shared_name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

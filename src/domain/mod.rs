@@ -24,6 +24,6 @@ mod id;
 pub(crate) mod json;
 mod request_id;
 
-pub(crate) use id::has_nul;
 pub use id::{AccountId, BudgetId, InvalidId, KeyId, SessionId, UserId};
+pub(crate) use id::{has_nul, is_deceptive};
 pub use request_id::RequestId;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     SessionId, UserId,
     clock::{Timestamp, whole_second_up},
-    has_nul,
+    has_nul, is_deceptive,
 };
 
 /// The most attributes of a user.
@@ -17,13 +17,15 @@ const ATTRIBUTES_LENGTH_MAX: usize = 32_768;
 const NAME_LENGTH_MAX: usize = 200;
 
 /// A name for people to read, without the blanks around it. `None` unless it has 1 to 200
-/// characters, none of which is a control character: a name is shown in lists, logs and terminals.
+/// characters, none of which is invisible or changes the direction of writing: a name is shown in
+/// lists, logs and terminals.
 ///
 /// ```
 /// use tollgate::user::short_name;
 ///
 /// assert_eq!(short_name(" Ann Smith "), Some("Ann Smith"));
 /// assert_eq!(short_name("Ann\nadmin logged in"), None);
+/// assert_eq!(short_name("Ann\u{202e}nimda"), None);
 /// assert_eq!(short_name(&"a".repeat(201)), None);
 /// assert_eq!(short_name("  "), None);
 /// ```
@@ -32,7 +34,7 @@ pub fn short_name(text: &str) -> Option<&str> {
     let text = text.trim();
     // No further than a name can reach: the text may be a megabyte.
     let length = text.chars().take(NAME_LENGTH_MAX.saturating_add(1)).count();
-    let fits = (1..=NAME_LENGTH_MAX).contains(&length) && !text.contains(char::is_control);
+    let fits = (1..=NAME_LENGTH_MAX).contains(&length) && !text.contains(is_deceptive);
     fits.then_some(text)
 }
 

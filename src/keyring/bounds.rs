@@ -1,7 +1,7 @@
 //! What a key may carry. The number of keys in memory is bounded, and this bounds their size: at
 //! most about 16 KiB each. Texts that contain NUL are refused here, because PostgreSQL can't store
-//! them and a key must not depend on the engine. So are names with other control characters: they
-//! are shown in lists, logs and terminals.
+//! them and a key must not depend on the engine. So are names with other control characters, invisible
+//! ones, and those that change the direction of writing: they are shown in lists, logs and terminals.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,9 @@ use hashbrown::HashSet;
 use ipnet::IpNet;
 
 use super::{KeyringError, NewKey};
-use crate::domain::{clock::Timestamp, has_nul, key::KeyUpdate, network, quota::Quotas};
+use crate::domain::{
+    clock::Timestamp, has_nul, is_deceptive, key::KeyUpdate, network, quota::Quotas,
+};
 
 /// The longest owner, name and resource, in bytes. OpenID Connect Core 1.0, section 2, has subjects
 /// of at most 255.
@@ -78,9 +80,9 @@ impl Columns<'_> {
             let mut entries = metadata.iter();
             entries.any(|(name, value)| has_nul(name) || has_nul(value))
         };
-        let has_control = |name: &str| name.contains(char::is_control);
+        let has_control = |name: &str| name.contains(is_deceptive);
         if self.name.is_some_and(has_control) {
-            Some("name: a control character is in it")
+            Some("name: a control character or an invisible one is in it")
         } else if self.resource.is_some_and(has_nul) {
             Some("resource: a NUL character is in it")
         } else if (self.roles).is_some_and(|roles| roles.iter().any(|role| has_nul(role))) {

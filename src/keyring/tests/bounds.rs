@@ -129,7 +129,15 @@ async fn a_name_has_no_control_characters() {
     let store = MemoryStore::new();
     let owned = ring(&store, &builder(&store).build());
     let (_, record) = owned.create("ann", NewKey::default()).await.unwrap();
-    for name in ["a\nb", "\t", "\u{1b}[2J", "a\u{7f}", "a\u{85}b"] {
+    for name in [
+        "a\nb",
+        "\t",
+        "\u{1b}[2J",
+        "a\u{7f}",
+        "a\u{85}b",
+        "a\u{202e}b",
+        "a\u{200b}",
+    ] {
         let new = NewKey {
             name: name.to_owned(),
             ..NewKey::default()
