@@ -1,6 +1,7 @@
 //! What a request asks for, read from its body before money is held.
 
 mod json;
+mod media;
 mod shape;
 #[cfg(test)]
 mod tests;

@@ -165,12 +165,6 @@ async fn a_handler_knows_what_is_held() {
             64_000,
             1,
         ),
-        (
-            RequestShape::Gemini,
-            json!({"generationConfig": {"maxOutputTokens": 9, "candidateCount": 3}}),
-            9,
-            3,
-        ),
     ] {
         let (held, told) = held_for(shape, by_number(), &body).await;
         assert_eq!(held, output_max * choices * 10_000, "{shape:?} {body}");

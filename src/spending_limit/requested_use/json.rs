@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer as _,
-    de::{Error as _, MapAccess, Visitor},
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -128,33 +128,59 @@ pub(super) fn read_text(
     value: &RawValue,
     bytes_max: usize,
 ) -> Result<Option<String>, Denial> {
+    let too_long = || wrong(member, &format!("have at most {bytes_max} bytes"));
+    // The longest escape of a byte is `\u0041`; a longer text isn't copied to find its length.
+    let raw_max = bytes_max.saturating_mul(6).saturating_add(2);
+    if value.get().starts_with('"') && value.get().len() > raw_max {
+        return Err(too_long());
+    }
     let text = serde_json::from_str::<Option<String>>(value.get());
     let text = text.map_err(|_| wrong(member, "be a string"))?;
     if text.as_ref().is_some_and(|text| text.len() > bytes_max) {
-        return Err(wrong(member, &format!("have at most {bytes_max} bytes")));
+        return Err(too_long());
     }
     Ok(text)
 }
 
 /// How many prompts there are: one that is a text or a list of tokens, or several of them.
 pub(super) fn count_prompts(member: &str, value: &RawValue) -> Result<u64, Denial> {
-    let is_prompt = |value: &RawValue| value.get().starts_with(['"', '[']);
     let wrong = || wrong(member, "be a text, a list of tokens, or a list of these");
     match value.get() {
-        "null" => return Ok(1),
-        text if text.starts_with('[') => {}
-        _ if is_prompt(value) => return Ok(1),
-        _ => return Err(wrong()),
+        "null" => Ok(1),
+        text if text.starts_with('"') => Ok(1),
+        list if list.starts_with('[') => {
+            let mut list = serde_json::Deserializer::from_str(list);
+            list.deserialize_seq(Prompts).map_err(|_| wrong())
+        }
+        _ => Err(wrong()),
     }
-    let parts: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| wrong())?;
-    let is_token = |part: &&RawValue| part.get().parse::<u64>().is_ok();
-    let prompts = match parts.first() {
-        Some(first) if is_prompt(first) => parts.len(),
-        _ => 1,
-    };
-    let are_prompts = parts.iter().all(|part| is_prompt(part));
-    if are_prompts || parts.iter().all(is_token) {
-        return Ok(u64::try_from(prompts).unwrap_or(u64::MAX));
+}
+
+/// Counts the prompts of a list, or takes it for a single one of tokens. It keeps none of them: a
+/// list of tokens has an element for every two bytes.
+struct Prompts;
+
+impl<'de> Visitor<'de> for Prompts {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("prompts or tokens")
     }
-    Err(wrong())
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<u64, A::Error> {
+        let (mut prompts, mut has_tokens) = (0_u64, false);
+        while let Some(part) = list.next_element::<&RawValue>()? {
+            if part.get().starts_with(['"', '[']) {
+                prompts = prompts.saturating_add(1);
+            } else if part.get().parse::<u64>().is_ok() {
+                has_tokens = true;
+            } else {
+                return Err(A::Error::custom("neither a prompt nor a token"));
+            }
+        }
+        if has_tokens && prompts > 0 {
+            return Err(A::Error::custom("prompts and tokens"));
+        }
+        Ok(prompts.max(1))
+    }
 }

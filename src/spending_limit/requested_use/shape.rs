@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::{
     RequestedUse,
     json::{count_prompts, malformed, read_members, read_number, read_text, wrong},
+    media::admit_json,
 };
 use crate::{domain::denial::Denial, wire::RequestHead};
 
@@ -17,28 +18,35 @@ const MODEL_BYTES_MAX: usize = 256;
 /// Where a request's JSON body says what it asks for.
 ///
 /// Only the members named here are read, at the top of the body unless stated. Null counts as not
-/// stated, and so does a bound of 0, which some services take for none. If several members bound the
-/// output, or count the choices, the highest counts.
+/// stated. So does a bound of 0, which some services take for none: the price's own
+/// [bound](crate::TokenPrice::output_bound) applies. If several members bound the output, or count
+/// the choices, the highest counts; 0 beside another bound is refused.
 ///
 /// Refused with 400 are a body that isn't a JSON object or is compressed, a member that is there
 /// twice or in another case (`MAX_TOKENS`), a number that is negative, has a fraction or an exponent,
 /// is a string, or needs more than 64 bits, and a model that is not a string or longer than 256
-/// bytes; also a member whose text serde_json reads as JSON in place of the object. A client could
-/// otherwise ask the service for more than is held, where the service's parser reads such a thing
-/// differently.
+/// bytes; also a member whose text serde_json reads as JSON in place of the object. So is a
+/// `content-type` that isn't `application/json` or ends in `+json`, is there twice, or has a charset
+/// other than UTF-8; without one the body is read. A client could otherwise ask the service for more
+/// than is held, where the service's parser reads such a thing differently.
 ///
-/// **The service must apply the bound that its shape reads**, or pass it on to a provider that does:
-/// a bound that the service ignores makes the hold too small.
+/// **The service must apply what its shape reads**, or pass it on to a provider that does: all of it
+/// is the client's word, the model and the choices no less than the bound. A bound that the service
+/// ignores makes the hold too small, and so does a model that something else chooses. Where the path
+/// chooses it (Azure's deployments, Vertex AI), or a gateway maps names or falls back to others, read
+/// the route with [`read_use_by`](crate::BodyDigestLayer::read_use_by), which gets the request's
+/// head. The shapes of OpenAI refuse `models` and `fallbacks`, by which OpenRouter and LiteLLM answer
+/// with models other than the one that `model` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestShape {
-    /// OpenAI's chat completions: `model`; `max_completion_tokens` and `max_tokens`; `n` and
-    /// `best_of`.
+    /// OpenAI's chat completions: `model`; `max_completion_tokens`, `max_tokens`, and llama.cpp's
+    /// `n_predict`; `n` and `best_of`.
     OpenAiChat,
-    /// OpenAI's completions: `model`; `max_tokens`; `n` and `best_of`, for each of the prompts in
-    /// `prompt`.
+    /// OpenAI's completions: `model`; `max_tokens` and `n_predict`; `n` and `best_of`, for each of
+    /// the prompts in `prompt`.
     OpenAiCompletions,
-    /// OpenAI's responses: `model`; `max_output_tokens`.
+    /// OpenAI's responses: `model`; `max_output_tokens` and `n_predict`.
     OpenAiResponses,
     /// OpenAI's embeddings: `model`. There is no output.
     OpenAiEmbeddings,
@@ -46,8 +54,9 @@ pub enum RequestShape {
     AnthropicMessages,
     /// Gemini's `generateContent` and `streamGenerateContent`: `maxOutputTokens` and
     /// `candidateCount` in `generationConfig`, also with underscores. The model is what the last
-    /// segment of the path has before its colon, so the pattern ends in `/{model}`; a `model` in the
-    /// body must be the same.
+    /// segment of the path, decoded, has before `:generateContent` or `:streamGenerateContent`, so
+    /// the pattern ends in `/{model}`; other paths are refused with 400. A `model` in the body must
+    /// be the same.
     Gemini,
 }
 
@@ -60,6 +69,8 @@ enum Role {
     Prompts,
     /// An object with further members, those of [`GENERATION_CONFIG`].
     Config,
+    /// It makes other models answer than the one that is named.
+    OtherModels,
 }
 
 type Known = &'static [(&'static str, Role)];
@@ -78,21 +89,34 @@ impl RequestShape {
                 ("model", Role::Model),
                 ("max_completion_tokens", Role::OutputMax),
                 ("max_tokens", Role::OutputMax),
+                ("n_predict", Role::OutputMax),
                 ("n", Role::Choices),
                 ("best_of", Role::Choices),
+                ("models", Role::OtherModels),
+                ("fallbacks", Role::OtherModels),
             ],
             Self::OpenAiCompletions => &[
                 ("model", Role::Model),
                 ("max_tokens", Role::OutputMax),
+                ("n_predict", Role::OutputMax),
                 ("n", Role::Choices),
                 ("best_of", Role::Choices),
                 ("prompt", Role::Prompts),
+                ("models", Role::OtherModels),
+                ("fallbacks", Role::OtherModels),
             ],
             Self::OpenAiResponses => &[
                 ("model", Role::Model),
                 ("max_output_tokens", Role::OutputMax),
+                ("n_predict", Role::OutputMax),
+                ("models", Role::OtherModels),
+                ("fallbacks", Role::OtherModels),
             ],
-            Self::OpenAiEmbeddings => &[("model", Role::Model)],
+            Self::OpenAiEmbeddings => &[
+                ("model", Role::Model),
+                ("models", Role::OtherModels),
+                ("fallbacks", Role::OtherModels),
+            ],
             Self::AnthropicMessages => &[("model", Role::Model), ("max_tokens", Role::OutputMax)],
             Self::Gemini => &[
                 ("model", Role::Model),
@@ -103,18 +127,19 @@ impl RequestShape {
     }
 
     pub(super) fn read(self, head: &RequestHead<'_>, body: &[u8]) -> Result<RequestedUse, Denial> {
+        admit_json(head.headers)?;
         let mut found = Found::default();
         read_members(body, self.members(), |name, role, value| {
             found.note(name, role, value)
         })?;
         let mut asked = RequestedUse {
             model: found.model.as_deref().map(Arc::from),
-            output_max: found.output_max.filter(|_| !found.is_unbounded),
+            output_max: found.output_max()?,
             choices: found.choices.max(1).saturating_mul(found.prompts.max(1)),
         };
         match self {
             Self::OpenAiEmbeddings => asked.output_max = Some(0),
-            Self::Gemini => asked.model = gemini_model(head, found.model.as_deref())?,
+            Self::Gemini => asked.model = Some(gemini_model(head, found.model.as_deref())?),
             _ => {}
         }
         Ok(asked)
@@ -126,8 +151,8 @@ impl RequestShape {
 struct Found {
     model: Option<String>,
     output_max: Option<u64>,
-    /// A bound of 0 was stated.
-    is_unbounded: bool,
+    /// The member that states a bound of 0.
+    of_zero: Option<&'static str>,
     choices: u64,
     prompts: u64,
 }
@@ -138,15 +163,19 @@ impl Found {
             Role::Model => self.model = read_text(name, value, MODEL_BYTES_MAX)?,
             Role::OutputMax => {
                 let stated = read_number(name, value)?;
-                self.is_unbounded |= stated == Some(0);
-                self.output_max = self.output_max.max(stated);
+                if stated == Some(0) {
+                    self.of_zero = Some(name);
+                } else {
+                    self.output_max = self.output_max.max(stated);
+                }
             }
             Role::Choices => {
                 let stated = read_number(name, value)?.unwrap_or_default();
                 self.choices = self.choices.max(stated);
             }
             Role::Prompts => self.prompts = count_prompts(name, value)?,
-            Role::Config if value.get() == "null" => {}
+            Role::Config | Role::OtherModels if value.get() == "null" => {}
+            Role::OtherModels => return Err(wrong(name, "not be there")),
             Role::Config => {
                 let inner = value.get().as_bytes();
                 if !inner.starts_with(b"{") {
@@ -159,20 +188,38 @@ impl Found {
         }
         Ok(())
     }
+
+    /// The highest bound.
+    ///
+    /// # Errors
+    /// If another is 0: what a service makes of the two depends on which it looks at first.
+    fn output_max(&self) -> Result<Option<u64>, Denial> {
+        match (self.of_zero, self.output_max) {
+            (Some(name), Some(_)) => Err(wrong(name, "not be 0 beside another bound")),
+            (_, bound) => Ok(bound),
+        }
+    }
 }
 
-/// The model that the path names: `/v1beta/models/gemini-2.5-pro:generateContent`.
-fn gemini_model(head: &RequestHead<'_>, in_body: Option<&str>) -> Result<Option<Arc<str>>, Denial> {
+/// The model that the path names: `/v1beta/models/gemini-2.5-pro:generateContent`. The body never
+/// chooses it, even where its path names none: the service would go by the path all the same.
+fn gemini_model(head: &RequestHead<'_>, in_body: Option<&str>) -> Result<Arc<str>, Denial> {
     let (_, last) = head.path().rsplit_once('/').unwrap_or_default();
-    let named = last.rsplit_once(':').map(|(model, _)| model);
-    let named = named.map(|model| percent_decode_str(model).decode_utf8());
-    let named = named.transpose().ok().flatten();
-    let in_body = in_body.map(|model| model.strip_prefix("models/").unwrap_or(model));
-    match (named, in_body) {
-        (Some(named), Some(other)) if named != other => {
-            Err(malformed("model: must be the one that the path names"))
-        }
-        (Some(named), _) => Ok(Some(Arc::from(named))),
-        (None, other) => Ok(other.map(Arc::from)),
+    // A colon may be encoded; services decode the segment before they split it.
+    let last = percent_decode_str(last).decode_utf8().ok();
+    let split = last.as_deref().and_then(|last| last.rsplit_once(':'));
+    let named = match split {
+        Some((model, "generateContent" | "streamGenerateContent")) => model,
+        _ => "",
+    };
+    // What is still encoded, or has further parts, is another model to whoever decodes it again.
+    if named.is_empty() || named.len() > MODEL_BYTES_MAX || named.contains(['/', ':', '%']) {
+        let must = "The path must end in a model and :generateContent or :streamGenerateContent";
+        return Err(malformed(must));
     }
+    let in_body = in_body.map(|model| model.strip_prefix("models/").unwrap_or(model));
+    if in_body.is_some_and(|other| other != named) {
+        return Err(malformed("model: must be the one that the path names"));
+    }
+    Ok(Arc::from(named))
 }

@@ -2,6 +2,7 @@ use http::Request;
 use serde_json::json;
 
 use super::{RequestShape::*, *};
+use crate::domain::denial::DenialKind;
 
 fn read_at(shape: RequestShape, path: &str, body: &[u8]) -> Result<RequestedUse, String> {
     let request = Request::post(path).body(()).unwrap();
@@ -51,10 +52,9 @@ fn each_provider_s_request_says_what_it_asks_for() {
             json!({"max_tokens": null, "max_output_tokens": 5, "n": 0}),
             (None, 1),
         ),
-        (
-            json!({"max_tokens": 0, "max_completion_tokens": 7}),
-            (None, 1),
-        ),
+        (json!({"max_tokens": 0, "n_predict": 0}), (None, 1)),
+        (json!({"max_tokens": 5, "n_predict": 9}), (Some(9), 1)),
+        (json!({"models": null, "fallbacks": null}), (None, 1)),
         (
             json!({"max_tokens": u64::MAX, "n": u64::MAX}),
             (Some(u64::MAX), u64::MAX),
@@ -75,6 +75,8 @@ fn each_provider_s_request_says_what_it_asks_for() {
         (json!({"prompt": [1, 2, 3], "n": 2}), (Some(5), 2)),
         (json!({"prompt": [[1, 2], [3], []]}), (Some(5), 3)),
         (json!({"prompt": []}), (Some(5), 1)),
+        (json!({"prompt": vec![1; 100_000]}), (Some(5), 1)),
+        (json!({"prompt": vec!["a"; 100_000]}), (Some(5), 100_000)),
         (json!({"prompt": null}), (Some(5), 1)),
         (
             json!({"prompt": ["a", "b"], "n": u64::MAX}),
@@ -139,12 +141,9 @@ fn gemini_names_its_model_in_the_path_and_its_bounds_further_down() {
         other,
         Err("model: must be the one that the path names".into())
     );
-    let flash = Ok(asked(Some("flash"), None, 1));
-    assert_eq!(read("/generate", json!({"model": "models/flash"})), flash);
-    assert_eq!(
-        read("/m/my%20model:x", json!({})),
-        Ok(asked(Some("my model"), None, 1))
-    );
+    let of_zero = json!({"generationConfig": {"maxOutputTokens": 0}, "generation_config": snake});
+    let beside = "maxOutputTokens: must not be 0 beside another bound";
+    assert_eq!(read(path, of_zero), Err(beside.into()));
     for (config, why) in [
         (json!(5), "generationConfig: must be an object"),
         (json!([]), "generationConfig: must be an object"),
@@ -162,6 +161,127 @@ fn gemini_names_its_model_in_the_path_and_its_bounds_further_down() {
             Err(why.into())
         );
     }
+}
+
+#[test]
+fn gemini_s_path_alone_chooses_the_model() {
+    let flash = json!({"model": "models/flash"}).to_string();
+    let read = |path: &str, body: &str| read_at(Gemini, path, body.as_bytes());
+    for last in [
+        "pro:generateContent",
+        "pro%3AgenerateContent",
+        "p%72o%3astreamGenerateContent",
+    ] {
+        let path = format!("/v1beta/models/{last}");
+        let pro = Ok(asked(Some("pro"), None, 1));
+        assert_eq!(read(&path, "{}"), pro, "{last}");
+        let other = Err("model: must be the one that the path names".to_owned());
+        assert_eq!(read(&path, &flash), other, "{last}");
+    }
+    let spaced = read("/m/my%20model:generateContent", "{}");
+    assert_eq!(spaced, Ok(asked(Some("my model"), None, 1)));
+    let long = format!("/m/{}:generateContent", "m".repeat(257));
+    for path in [
+        "/generate",
+        "/v1beta/models/pro",
+        "/v1beta/models/pro:generateContent/",
+        "/v1beta/models/:generateContent",
+        "/v1beta/models/pro:countTokens",
+        "/v1beta/models/pro:generatecontent",
+        "/v1beta/models/pro%253AgenerateContent",
+        "/v1beta/models/p%2572o:generateContent",
+        "/v1beta/models/models%2Fpro:generateContent",
+        "/v1beta/models/flash:pro:generateContent",
+        "/v1beta/models/%ff:generateContent",
+        &long,
+    ] {
+        let must = "The path must end in a model and :generateContent or :streamGenerateContent";
+        assert_eq!(read(path, &flash), Err(must.into()), "{path}");
+    }
+}
+
+#[test]
+fn a_bound_of_0_beside_another_is_refused() {
+    for (name, more) in [
+        (
+            "max_tokens",
+            json!({"max_tokens": 0, "max_completion_tokens": 64_000}),
+        ),
+        (
+            "max_completion_tokens",
+            json!({"max_tokens": 1, "max_completion_tokens": 0}),
+        ),
+        ("n_predict", json!({"n_predict": 0, "max_tokens": 7})),
+    ] {
+        let must = format!("{name}: must not be 0 beside another bound");
+        assert_eq!(read(OpenAiChat, &more.to_string()), Err(must), "{more}");
+    }
+}
+
+#[test]
+fn what_makes_other_models_answer_is_refused() {
+    for shape in [
+        OpenAiChat,
+        OpenAiCompletions,
+        OpenAiResponses,
+        OpenAiEmbeddings,
+    ] {
+        for (name, value) in [
+            ("models", json!(["small", "large"])),
+            ("models", json!([])),
+            ("fallbacks", json!([{"small": ["large"]}])),
+            ("fallbacks", json!("large")),
+        ] {
+            let body = json!({"model": "small", name: value}).to_string();
+            let must = format!("{name}: must not be there");
+            assert_eq!(read(shape, &body), Err(must), "{shape:?} {body}");
+        }
+    }
+}
+
+#[test]
+fn only_json_in_utf_8_is_read() {
+    let read = |types: &[&'static str]| {
+        let mut request = Request::post("/v1/any");
+        for media_type in types {
+            request = request.header("content-type", *media_type);
+        }
+        let request = request.body(()).unwrap();
+        let read = OpenAiChat.read(&RequestHead::of(&request), b"{}");
+        read.map_err(|denial| (denial.kind(), denial.message().unwrap().to_owned()))
+    };
+    assert!(read(&[]).is_ok());
+    for media_type in [
+        "application/json",
+        "Application/JSON",
+        "application/vnd.api+json",
+        "application/json; charset=utf-8",
+        "application/json ;charset=\"UTF-8\"; v=1",
+        "application/json;charset=utf8;",
+    ] {
+        assert!(read(&[media_type]).is_ok(), "{media_type}");
+    }
+    let must = "The content-type must be application/json, in UTF-8".to_owned();
+    let refused = Err((DenialKind::Malformed, must));
+    for media_type in [
+        "",
+        "json",
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=json",
+        "application/jsonp",
+        "application/json, text/plain",
+        "text/plain, application/x+json",
+        "application/json; charset=utf-16",
+        "application/json; CharSet = \"utf-7\"",
+        "application/json; charset=utf-8; charset=utf-16",
+        "application/json; charset*=utf-16''x",
+        "application/json; charset",
+    ] {
+        assert_eq!(read(&[media_type]), refused, "{media_type}");
+    }
+    assert_eq!(read(&["application/json", "application/json"]), refused);
 }
 
 /// Whatever another parser might read as more than this one does.
@@ -259,6 +379,8 @@ fn what_is_no_json_object_is_refused() {
         Err("model: must have at most 256 bytes".into())
     );
     assert!(read(OpenAiChat, &json!({"model": "m".repeat(256)}).to_string()).is_ok());
+    let spelled = |letters| format!(r#"{{"model":"{}"}}"#, "\\u006d".repeat(letters));
+    assert!(read(OpenAiChat, &spelled(256)).is_ok() && read(OpenAiChat, &spelled(257)).is_err());
     for bytes in [
         &b"{\"a\":\"\xff\"}"[..],
         b"{\"\xff\":1}",
@@ -290,7 +412,8 @@ fn nothing_hides_in_a_text() {
         assert_eq!(read(OpenAiChat, body), Err(reserved.into()), "{body}");
     }
     let config = format!(r#"{{"generationConfig":{hidden}}}"#);
-    assert_eq!(read(Gemini, &config), Err(reserved.into()));
+    let gemini = read_at(Gemini, "/m:generateContent", config.as_bytes());
+    assert_eq!(gemini, Err(reserved.into()));
     let number = format!(r#"{{"n":{hidden}}}"#);
     assert!(read(OpenAiChat, &number).is_err());
     let deeper = format!(r#"{{"messages":[{hidden}]}}"#);
