@@ -51,18 +51,23 @@ pub(super) struct WholeRead {
 /// # Errors
 /// If it could not be read to its end.
 pub(super) fn read(extensions: &Extensions) -> Result<Option<&WholeRead>, Denial> {
-    let (kind, why) = match extensions.get() {
-        None => return Ok(None),
-        Some(BodyDigest::Whole(read)) => return Ok(Some(read)),
-        Some(BodyDigest::TooLong) => (DenialKind::TooLarge, "the body is longer than is read"),
-        Some(BodyDigest::TooSlow) => (DenialKind::TooSlow, "the body came too slowly"),
-        Some(BodyDigest::BrokenOff) => {
-            let why = "The request's body broke off";
-            let denial = Denial::new(DenialKind::Malformed).with_message(why);
-            return Err(denial.because(why));
-        }
-    };
-    Err(Denial::new(kind).because(why))
+    extensions.get().map(BodyDigest::whole).transpose()
+}
+
+impl BodyDigest {
+    fn whole(&self) -> Result<&WholeRead, Denial> {
+        let (kind, why) = match self {
+            Self::Whole(read) => return Ok(read),
+            Self::TooLong => (DenialKind::TooLarge, "the body is longer than is read"),
+            Self::TooSlow => (DenialKind::TooSlow, "the body came too slowly"),
+            Self::BrokenOff => {
+                let why = "The request's body broke off";
+                let denial = Denial::new(DenialKind::Malformed).with_message(why);
+                return Err(denial.because(why));
+            }
+        };
+        Err(Denial::new(kind).because(why))
+    }
 }
 
 /// Makes the request body part of what must match when an `Idempotency-Key` is reused: with a
@@ -179,8 +184,10 @@ impl BodyDigestLayer {
     /// many such calls at once spend more than its account has.
     ///
     /// Every request of the route is read to its end, within the same limits. The spending limit
-    /// refuses with 400 what the [shape](RequestShape) doesn't allow. Compressed bodies are refused
-    /// as well; put a layer that decompresses further out if clients send them.
+    /// refuses, whatever the price, a body that isn't read to its end, and with 400 what the
+    /// [shape](RequestShape) doesn't allow. Compressed bodies are refused as well; put a layer that
+    /// decompresses further out if clients send them. All that is read is what the client says: where
+    /// the path or a gateway's own table chooses the model, use [`read_use_by`](Self::read_use_by).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -266,8 +273,9 @@ impl BodyDigestLayer {
     }
 
     /// The longest body that is read, in bytes. It may have one frame per 256 of them. A request
-    /// whose body is read may take about that much memory until it is complete, and twice as much
-    /// while it is looked at for what it asks for.
+    /// whose body is read may take about that much memory until it is complete. While it is looked at
+    /// for what it asks for, one that came in several frames takes twice as much; and one that is
+    /// mostly a single name with escapes, or brackets within brackets, up to six times.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self

@@ -25,7 +25,9 @@
 //! - Holds for a price by tokens what the [`TokenPrice`] says, whatever the request asks for, and for
 //!   one by model the dearest. With [`BodyDigestLayer::read_use`] further out it holds what the
 //!   request asks for ([`RequestedUse`]), tells the handler ([`HeldUse`]), and refuses with 400 what
-//!   can't be read without doubt or is more than is sold. Calls that cost more than was held are
+//!   can't be read without doubt, whatever the price, or is more than is sold; and with 500 where a
+//!   price needs it ([`TokenPrice::requested_output_max`], [`Price::only_listed_models`]) and nothing
+//!   read it. Calls that cost more than was held are
 //!   charged in full, logged once a minute per route, and with the feature `metrics` counted
 //!   (`tollgate_hold_overruns_total`, by `route`).
 //! - With [`IdempotencyKeys`] a client's retry is charged once: it gets the first call's answer

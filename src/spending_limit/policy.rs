@@ -15,7 +15,7 @@ use super::{
     open_hold::{OpenHold, Reservation},
     overrun::OverrunLog,
     price::{Demand, RequestLength},
-    requested_use,
+    requested_use::{self, RequestedUse},
     table::Priced,
     terms::Terms,
 };
@@ -160,7 +160,7 @@ fn demand<'a>(price: &Price, head: &RequestHead<'a>) -> Result<Demand<'a>, Denia
     }
     let demand = Demand {
         length: RequestLength::of(head.headers, read.map(|read| read.bytes)),
-        asked: requested_use::read(head.extensions)?,
+        asked: head.extensions.get::<RequestedUse>(),
     };
     price.admits(&demand)?;
     Ok(demand)
@@ -192,6 +192,8 @@ impl SpendingLimitPolicy {
             Denial::new(DenialKind::CredentialMissing)
                 .because("no principal: the layer must stand inside an authenticating one")
         })?;
+        // Before any closure chooses a price or a budget by it.
+        requested_use::require_readable(head.extensions)?;
         let price = route.price(head).ok_or_else(|| {
             Denial::new(DenialKind::Internal)
                 .because("the price is negative, or has invalid model names or tiers")

@@ -153,9 +153,10 @@ impl Price {
     }
 
     /// Sells only listed models, for a price by model: a request that names another, or none, is
-    /// refused with 400. Has no effect on other prices. Needs a layer that
+    /// refused with 400. Has no effect on other prices. Like
+    /// [`requested_output_max`](TokenPrice::requested_output_max) it needs a layer that
     /// [reads](crate::BodyDigestLayer::read_use) the route's requests; without it they are refused
-    /// with 500.
+    /// with 500, and the log says why.
     #[must_use]
     pub fn only_listed_models(mut self) -> Self {
         if let Kind::Models(prices) = &mut self.kind {

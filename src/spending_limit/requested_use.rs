@@ -24,7 +24,9 @@ use crate::{
 /// It is in the extensions for everything further in: for the closures of
 /// [`add_budget_by`](crate::SpendingLimitLayer::add_budget_by),
 /// [`PriceTable::route_by`](crate::PriceTable::route_by) and
-/// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens), and for handlers.
+/// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens), and for handlers. A spending limit
+/// refuses a request that should have been read and could not be, whatever its price and before any
+/// of its closures runs; a layer further out sees no `RequestedUse` on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestedUse {
@@ -51,8 +53,9 @@ impl Default for RequestedUse {
 }
 
 /// What money is held for: in the extensions of each admitted request of which
-/// [what it asks for](RequestedUse) is known and money was held. A handler that relays the request
-/// should bound its provider's output by it where the client stated no bound.
+/// [what it asks for](RequestedUse) is known, and for which money is held by tokens, by bytes or by
+/// model. So it isn't there for a flat or free price, even if the request was read. A handler that
+/// relays the request should bound its provider's output by it where the client stated no bound.
 ///
 /// ```
 /// use tollgate::{HeldUse, RequestedUse};
@@ -67,7 +70,8 @@ impl Default for RequestedUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeldUse {
-    /// The money that is held. With several spending layers, that of the innermost.
+    /// The money that is held. With several spending layers, that of the innermost whose price isn't
+    /// flat.
     pub amount: Money,
     /// How many output tokens of each choice it covers; `None` if the price doesn't go by tokens. If
     /// the model isn't known, or there are several spending layers, the fewest.
@@ -88,15 +92,20 @@ impl HeldUse {
 #[derive(Clone, Debug)]
 struct UnreadableUse(Denial);
 
-/// What the request asks for, if that was read.
-///
-/// # Errors
-/// If it could not be read.
-pub(super) fn read(extensions: &Extensions) -> Result<Option<&RequestedUse>, Denial> {
+/// Refuses a request of which it should have been read what it asks for, and could not be. Whoever
+/// chooses a price or a budget by that would otherwise take it for one that asks for nothing.
+pub(super) fn require_readable(extensions: &Extensions) -> Result<(), Denial> {
     match extensions.get() {
         Some(UnreadableUse(denial)) => Err(denial.clone()),
-        None => Ok(extensions.get()),
+        None => Ok(()),
     }
+}
+
+/// Notes that it can't be read what a request asks for, and why.
+pub(super) fn mark_unreadable(extensions: &mut Extensions, why: Denial) {
+    // What an outer layer may have put there was of another reading.
+    extensions.remove::<RequestedUse>();
+    extensions.insert(UnreadableUse(why));
 }
 
 type ReadUse = dyn Fn(&RequestHead<'_>, &[u8]) -> Result<RequestedUse, Denial> + Send + Sync;
@@ -111,7 +120,6 @@ pub(super) enum Reader {
 impl Reader {
     /// Reads a whole body, and puts what it asks for into the extensions.
     pub(super) fn note(&self, head: &mut http::request::Parts, body: &[u8]) {
-        // What an outer layer may have put there was of another reading.
         head.extensions.remove::<RequestedUse>();
         let seen = RequestHead {
             method: &head.method,
@@ -122,7 +130,7 @@ impl Reader {
         };
         match self.read(&seen, body) {
             Ok(asked) => drop(head.extensions.insert(asked)),
-            Err(denial) => drop(head.extensions.insert(UnreadableUse(denial))),
+            Err(denial) => mark_unreadable(&mut head.extensions, denial),
         }
     }
 

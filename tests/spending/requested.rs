@@ -1,5 +1,7 @@
 //! Money is held for what a request asks for, where its body is read.
 
+mod unreadable;
+
 use std::{
     io,
     sync::{

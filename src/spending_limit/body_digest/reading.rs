@@ -17,7 +17,11 @@ use sha2::{Digest, Sha256};
 use tower_service::Service;
 
 use super::{BodyDigest, DigestedBody, WholeRead, body::Frames};
-use crate::{guard::show, spending_limit::requested_use::Reader, wire::Pace};
+use crate::{
+    guard::show,
+    spending_limit::requested_use::{self, Reader},
+    wire::Pace,
+};
 
 /// Every frame costs memory, whatever its size. The number of frames is limited to one per this
 /// many bytes of the maximum, plus a few.
@@ -142,10 +146,14 @@ impl<S, B: Body> Reading<S, B> {
         (unseen > 0).then_some(BodyDigest::TooLong)
     }
 
-    /// Looks at a whole body for what its request asks for.
-    fn read_use(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            reader.note(&mut self.head, &whole(&self.frames));
+    /// Looks at a whole body for what its request asks for; of another, that isn't known.
+    fn read_use(&mut self, digest: &BodyDigest) {
+        let Some(reader) = self.reader.take() else {
+            return;
+        };
+        match digest.whole() {
+            Ok(_) => reader.note(&mut self.head, &whole(&self.frames)),
+            Err(denial) => requested_use::mark_unreadable(&mut self.head.extensions, denial),
         }
     }
 }
@@ -157,8 +165,9 @@ fn whole<D: Buf, E>(frames: &VecDeque<Result<Frame<D>, E>>) -> Cow<'_, [u8]> {
         (None, _) => Cow::Borrowed(&[]),
         (Some(only), None) if only.chunk().len() == only.remaining() => Cow::Borrowed(only.chunk()),
         _ => {
-            let mut whole = Vec::new();
-            for piece in frames.iter().flatten().filter_map(Frame::data_ref) {
+            let pieces = || frames.iter().flatten().filter_map(Frame::data_ref);
+            let mut whole = Vec::with_capacity(pieces().map(Buf::remaining).sum());
+            for piece in pieces() {
                 show(piece, |bytes| whole.extend_from_slice(bytes));
             }
             Cow::Owned(whole)
@@ -185,9 +194,7 @@ where
             };
             let digest = ready!(digest);
             if let Some(mut reading) = reading.take().map(|reading| *reading) {
-                if matches!(digest, BodyDigest::Whole(_)) {
-                    reading.read_use();
-                }
+                reading.read_use(&digest);
                 reading.head.extensions.insert(digest);
                 let body = DigestedBody::read(reading.frames, reading.body);
                 let request = Request::from_parts(reading.head, body);

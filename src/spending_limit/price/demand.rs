@@ -58,9 +58,12 @@ impl TokenPrice {
     }
 
     fn admits(&self, demand: &Demand<'_>) -> Result<(), Denial> {
-        let (Some(most), Some(_)) = (self.requested_output_max, demand.asked) else {
+        let Some(most) = self.requested_output_max else {
             return Ok(());
         };
+        if demand.asked.is_none() {
+            return Err(unread("the output that is asked for is bounded"));
+        }
         if self
             .output_of_all(demand)
             .is_some_and(|asked| asked <= most)
@@ -78,7 +81,7 @@ impl Price {
     ///
     /// # Errors
     /// If it is more than the price allows, or a model that isn't listed where only listed ones are
-    /// sold.
+    /// sold; or if no layer read it where either matters.
     pub(in crate::spending_limit) fn admits(&self, demand: &Demand<'_>) -> Result<(), Denial> {
         match &self.kind {
             Kind::Tokens(price) => price.admits(demand),
@@ -91,8 +94,7 @@ impl Price {
                 None if demand.asked.is_some() => {
                     Err(refused("model: must be one of those that are sold here"))
                 }
-                None => Err(Denial::new(DenialKind::Internal)
-                    .because("only listed models are sold, but no layer read the request's")),
+                None => Err(unread("only listed models are sold")),
             },
         }
     }
@@ -112,6 +114,12 @@ impl Price {
             },
         }
     }
+}
+
+/// A refusal with 500: the service sells by what nobody reads.
+fn unread(what: &str) -> Denial {
+    let why = format!("{what}, but no layer read the request's body (`read_use`)");
+    Denial::new(DenialKind::Internal).because(why)
 }
 
 /// A refusal with 400; its text is for the client.

@@ -19,11 +19,13 @@ pub(in crate::spending_limit) enum RequestLength {
 }
 
 impl RequestLength {
-    /// The length that the head declares, or else the `measured` one.
+    /// The longer of what the head declares and what was `measured`. A server may leave the two
+    /// unequal, or a layer in between change the body and not its head.
     pub(in crate::spending_limit) fn of(headers: &HeaderMap, measured: Option<u64>) -> Self {
         let length = headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let length = length.or(measured);
+        let length: Option<u64> = length;
+        let length = length.max(measured);
         let messages_are_encoded = || {
             let encoding = headers.get(GRPC_ENCODING);
             encoding.is_some_and(|encoding| encoding != "identity")

@@ -78,6 +78,11 @@ fn the_length_of_what_is_compressed_bounds_nothing() {
     };
     assert_eq!(measured("identity"), Plain(100));
     assert_eq!(measured("gzip"), Encoded(100));
+    for (declared, longer) in [("99", 100), ("100", 100), ("101", 101), ("many", 100)] {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-length", declared.parse().unwrap());
+        assert_eq!(RequestLength::of(&headers, Some(100)), Plain(longer));
+    }
     let as_sent = TokenBound::BodyBytesAsSent { unknown: 1_000 };
     let undecoded = Price::from(by_token().input_bound(as_sent));
     let bound = TokenBound::BodyBytes { unknown: 1_000 };

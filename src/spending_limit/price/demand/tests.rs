@@ -127,9 +127,13 @@ fn no_more_is_sold_than_the_price_allows() {
         assert_eq!(refused.is_none(), fits, "{output_max:?} {choices}");
         assert!(refused.is_none_or(|refused| refused == must));
     }
-    assert!(price.admits(&Demand::default()).is_ok(), "nobody read it");
+    let unread = price.admits(&Demand::default()).unwrap_err();
+    assert_eq!(unread.kind(), DenialKind::Internal);
+    assert!(unread.message().is_none(), "the reason is for the log");
     let wide = by_token(1).requested_output_max(64_000);
     let models = Price::by_model([("small", price), ("large", wide.into())]);
+    let unread = models.admits(&Demand::default()).unwrap_err();
+    assert_eq!(unread.kind(), DenialKind::Internal);
     let asks = |model| refused(&models, &asking(model, Some(64_000), 1)).is_none();
     assert!(asks(Some("large")) && !asks(Some("small")) && !asks(None) && !asks(Some("other")));
 }
