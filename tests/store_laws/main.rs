@@ -78,6 +78,8 @@ mod redis_sessions;
 mod redis_time;
 #[cfg(feature = "redis")]
 mod redis_under_way;
+#[cfg(feature = "redis")]
+mod redis_under_way_upkeep;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod rolling;

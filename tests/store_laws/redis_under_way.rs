@@ -28,25 +28,25 @@ use crate::{engines::kind, redis_server::RedisServer};
 const PLACE: &str = "TOLLGATE_UNDER_WAY";
 
 /// Longer than anything takes here, and no test passes by it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn key(name: &str) -> RateKey {
+pub(crate) fn key(name: &str) -> RateKey {
     RateKey::new(&Arc::from("callers"), name.as_bytes())
 }
 
-async fn connected(builder: RedisConcurrencyBuilder) -> RedisConcurrency {
+pub(crate) async fn connected(builder: RedisConcurrencyBuilder) -> RedisConcurrency {
     let store = builder.build().unwrap();
     store.connect().await.unwrap();
     store
 }
 
 /// One that waits for Redis: a machine that is busy is no law's business.
-async fn patient(server: &RedisServer) -> RedisConcurrency {
+pub(crate) async fn patient(server: &RedisServer) -> RedisConcurrency {
     let builder = RedisConcurrency::builder(&server.url()).deadline(PATIENCE);
     connected(builder.lifetime(Duration::from_secs(1))).await
 }
 
-async fn takes(store: &RedisConcurrency, most: u32) -> Option<Slot> {
+pub(crate) async fn takes(store: &RedisConcurrency, most: u32) -> Option<Slot> {
     store.acquire(&key("ann"), most).await.unwrap()
 }
 

@@ -17,6 +17,7 @@ use std::{
 use held::{Excess, Held};
 use redis::Cmd;
 use tokio::{sync::Notify, task::JoinHandle};
+use upkeep::CHUNK;
 
 use super::{Address, Servers, connections::Resend};
 use crate::{
@@ -35,6 +36,7 @@ const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_millis(25);
 const LIFETIME: Duration = Duration::from_secs(15);
 const LIFETIME_MIN: Duration = Duration::from_secs(1);
+const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 const SLOTS_MAX: usize = 65_536;
 
 /// Counts requests under way in Redis, so that several processes act as one. A clone is a reference
@@ -55,20 +57,30 @@ const SLOTS_MAX: usize = 65_536;
 /// - While Redis answers, all processes together have no more than the limit under way. Each request
 ///   is one round trip of one script, by the server's clock; a process that has the limit under way
 ///   by itself refuses without one.
-/// - A slot is freed as soon as its request is over, by a task of this store, in the background. A
-///   request under way is renewed, three times in a [`lifetime`](RedisConcurrencyBuilder::lifetime)
-///   (15 s). Slots of a process that was killed come free within that time, and so do those whose
-///   release got lost.
+/// - A slot is free for its own process as soon as its request is over: the next request of that key
+///   tells Redis in the same call. Other processes see it when a task of this store has told Redis, in
+///   the background: a round trip later, and after a failure about a second later.
+/// - A request under way is renewed, three times in a [`lifetime`](RedisConcurrencyBuilder::lifetime)
+///   (15 s), before anything that waits to be freed. Slots of a process that was killed come free
+///   within that time, and so do those whose release got lost. One that stops calls
+///   [`close`](Self::close).
 /// - A process that was silent for that long (suspended, or cut off) is taken for dead. When it comes
 ///   back, what it still has under way counts again, beside what was admitted meanwhile: until some
-///   of it ends there is more under way than the limit.
-/// - A call to Redis takes at most 25 ms, unless [set](RedisConcurrencyBuilder::deadline). After
-///   three failures in a row only one task keeps trying, until Redis is back. While it is away, each
-///   process admits as many as its share of the limit leaves beside what it has under way, or all,
-///   or none (503): see [`Degraded`]. What it admits then counts in Redis when that is back.
+///   of it ends there is more under way than the limit. The same is true if renewing everything
+///   takes that long; from a third of it on there are warnings.
+/// - The server's wall clock counts. Set forward, it ends slots early, until they are renewed; set
+///   back, slots that nobody frees last for as much longer.
+/// - A call to Redis takes at most 25 ms, unless [set](RedisConcurrencyBuilder::deadline), and half as
+///   long again if this process was too busy to look in time. After three failures in a row, of
+///   calls one after the other, only one task keeps trying, until Redis is back. While it is away,
+///   each process admits as many as its share of the limit leaves beside what it has under way, or
+///   all, or none (503): see [`Degraded`]. Shares are rounded up: three processes with a third of a
+///   limit of 10 have four each. What they admit then counts in Redis when that is back.
 /// - A Redis that lost its memory hears within a third of the lifetime what each process has under
 ///   way; those that find it again at once, at once. For two seconds after it came back a process
 ///   has no more than its share.
+/// - Redis must not evict (`maxmemory-policy noeviction`): a key that is evicted is a limit with
+///   nothing under way until the next renewal.
 /// - Memory is bounded: beyond [`slots_max`](RedisConcurrencyBuilder::slots_max) requests under way
 ///   in one process, more are refused with 503.
 #[derive(Clone)]
@@ -98,9 +110,10 @@ struct Shared {
     lifetime: Duration,
     slots_max: usize,
     held: Mutex<Held>,
-    /// Something is to be freed, or renewed.
+    /// Something is to be freed.
     wake: Notify,
-    renews_now: AtomicBool,
+    /// Redis is back: everything is to be renewed.
+    back: Notify,
     is_closed: AtomicBool,
     upkeep: Mutex<Option<JoinHandle<()>>>,
     /// A random number of this process, and its next slot.
@@ -154,6 +167,25 @@ impl RedisConcurrency {
         remote::connect(&self.shared).await
     }
 
+    /// Frees in Redis what is over in this process: for a process that stops, since its task ends with
+    /// its runtime. It takes two seconds at most. What is still under way keeps its slots, and new
+    /// requests are admitted: end your servers before.
+    ///
+    /// ```no_run
+    /// # async fn stop(under_way: tollgate::store::RedisConcurrency) {
+    /// // After the servers have ended:
+    /// if let Err(error) = under_way.close().await {
+    ///     eprintln!("some slots come free by themselves: {error}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When Redis didn't hear of all of it: the rest comes free within a lifetime.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.shared.flush().await
+    }
+
     /// Whether this process currently counts by itself.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
@@ -194,9 +226,9 @@ impl RedisConcurrencyBuilder {
     }
 
     /// How long a slot lasts that nobody renews or frees, as when its process was killed; 15 seconds
-    /// unless set, at least one. All processes should have the same.
+    /// unless set, at least one and at most a day. All processes should have the same.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = lifetime.max(LIFETIME_MIN);
+        self.lifetime = lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX);
         self
     }
 
@@ -221,7 +253,7 @@ impl RedisConcurrencyBuilder {
             slots_max: self.slots_max,
             held: Mutex::default(),
             wake: Notify::new(),
-            renews_now: AtomicBool::new(false),
+            back: Notify::new(),
             is_closed: AtomicBool::new(false),
             upkeep: Mutex::default(),
             process: getrandom::u64().map_err(no_numbers)?,
@@ -253,7 +285,7 @@ impl ConcurrencyStore for RedisConcurrency {
         };
         shared.keep_up();
         if is_down {
-            place.hold();
+            place.hold(false);
             return StoreFuture::ready(Ok(Some(Slot::new(place))));
         }
         StoreFuture::new(async move {
@@ -268,7 +300,7 @@ struct Place {
     shared: Arc<Shared>,
     key: RateKey,
     slot: u64,
-    /// It is in Redis, or may get there.
+    /// Redis was asked for it, and has not refused.
     may_be_known: bool,
 }
 
@@ -277,15 +309,25 @@ impl Place {
     async fn ask(&mut self, most: u32, share: Option<u32>) -> Result<bool, StoreError> {
         let shared = Arc::clone(&self.shared);
         self.may_be_known = true;
+        // What this process has freed already doesn't count against it.
+        let mut slots = vec![self.slot];
+        slots.extend(lock(&shared.held).to_free(&self.key, CHUNK));
         let answer = {
-            let take = shared.command("take", &self.key, most, &[self.slot]);
+            let take = shared.command("take", &self.key, most, &slots);
             let asked = shared
                 .servers
                 .order::<i64>(self.key.digest(), &take, Resend::Safe);
             remote::wait_for(&shared, pin!(asked)).await
         };
         match answer {
-            Ok(taken) => self.may_be_known = taken != 0,
+            Ok(taken) => {
+                self.may_be_known = taken != 0;
+                if let [_, freed @ ..] = &*slots
+                    && !freed.is_empty()
+                {
+                    lock(&shared.held).freed(&self.key, freed);
+                }
+            }
             Err(_) => {
                 let share = share.ok_or_else(gone)?;
                 if lock(&shared.held).under_way(&self.key) > share {
@@ -294,15 +336,14 @@ impl Place {
             }
         }
         if self.may_be_known {
-            self.hold();
+            self.hold(true);
         }
         Ok(self.may_be_known)
     }
 
-    /// It was admitted: from here on it is renewed, and so known to Redis sooner or later.
-    fn hold(&mut self) {
-        self.may_be_known = true;
-        lock(&self.shared.held).hold(&self.key, self.slot);
+    /// It was admitted: from here on it is renewed. `is_known`: Redis may know it before that.
+    fn hold(&self, is_known: bool) {
+        lock(&self.shared.held).hold(&self.key, self.slot, is_known);
     }
 }
 
@@ -311,8 +352,8 @@ impl Drop for Place {
         let Shared {
             held, slots_max, ..
         } = &*self.shared;
-        lock(held).end(&self.key, self.slot, self.may_be_known, *slots_max);
-        if self.may_be_known {
+        let frees = lock(held).end(&self.key, self.slot, self.may_be_known, *slots_max);
+        if frees {
             self.shared.wake.notify_one();
         }
     }
@@ -358,8 +399,10 @@ impl RemoteServer for Shared {
 
     fn is_back(&self) {
         tracing::info!(target: "tollgate::redis", "requests under way are counted together again");
-        self.renews_now.store(true, Ordering::Release);
-        self.wake.notify_one();
+    }
+
+    fn is_called_again(&self) {
+        self.back.notify_one();
     }
 }
 

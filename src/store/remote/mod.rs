@@ -66,6 +66,9 @@ pub(crate) trait RemoteServer: Send + Sync + 'static {
     /// It is back: called before anybody calls it again.
     fn is_back(&self);
 
+    /// It is called again, since it is back.
+    fn is_called_again(&self) {}
+
     /// Whether an answer shows that the server is well. Not if it is writing that failed before, and
     /// nothing was written since.
     fn is_well(&self) -> bool {
@@ -212,4 +215,5 @@ fn found_back<S: RemoteServer>(server: &Arc<S>) {
     server.is_back();
     let Availability { breaker, clock, .. } = server.availability();
     breaker.close(clock.elapsed());
+    server.is_called_again();
 }

@@ -114,7 +114,8 @@ impl JwksUrlBuilder {
     }
 
     /// The minimum interval between fetches, whatever tokens come; 30 seconds unless set, at least
-    /// 1 second.
+    /// 1 second. While fetches fail and there are no keys at all, the next may begin after 1 second,
+    /// then 2, 4 and so on, up to this.
     pub fn cooldown(mut self, cooldown: Duration) -> Self {
         self.cooldown = cooldown;
         self
