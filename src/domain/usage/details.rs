@@ -83,9 +83,20 @@ impl UsageDetails {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// `None` if it can't be read.
+    /// `None` if it can't be read, which is logged once: the rest of its row is worth more than it.
     pub(crate) fn from_text(text: &str) -> Option<Box<Self>> {
-        serde_json::from_str(text).ok()
+        static LOGGED: std::sync::Once = std::sync::Once::new();
+        let details = serde_json::from_str(text);
+        if let Err(error) = &details {
+            LOGGED.call_once(|| {
+                tracing::error!(
+                    target: "tollgate",
+                    %error,
+                    "a row of usage has details that can't be read, and is shown without; further ones are not logged"
+                );
+            });
+        }
+        details.ok()
     }
 }
 

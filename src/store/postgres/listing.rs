@@ -189,17 +189,12 @@ pub(super) fn read_usage(account: &AccountId, row: &PgRow) -> Result<UsageEntry,
             bytes: tokens(15)?,
             model: row.try_get::<Option<String>, _>(14)?.map(Into::into),
             usage_is_missing: row.try_get::<Option<bool>, _>(18)?.unwrap_or_default(),
-            details: match row.try_get::<Option<&str>, _>(19)? {
-                Some(text) => Some(details(text)?),
-                None => None,
-            },
+            details: row
+                .try_get::<Option<&str>, _>(19)?
+                .and_then(UsageDetails::from_text),
         },
         settled_at: moment(row, 5)?,
     })
-}
-
-fn details(text: &str) -> Result<Box<UsageDetails>, Failure> {
-    UsageDetails::from_text(text).ok_or_else(|| Failure::corrupt("details of usage"))
 }
 
 fn read_transaction(row: &PgRow) -> Result<Transaction, Failure> {

@@ -1,6 +1,6 @@
 //! Pages of the log, read by following the link from each row to the account's previous one.
 
-use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params, types::ValueRef};
 
 use super::{
     accounts::{ACCOUNT, read_account},
@@ -238,13 +238,12 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
 }
 
 fn details(row: &Row<'_>) -> Result<Option<Box<UsageDetails>>, Failure> {
-    let Some(text) = row.get::<_, Option<String>>(20)? else {
-        return Ok(None);
-    };
-    let details = UsageDetails::from_text(&text);
-    details
-        .map(Some)
-        .ok_or_else(|| Failure::corrupt("details of usage"))
+    Ok(match row.get_ref(20)? {
+        ValueRef::Text(text) | ValueRef::Blob(text) => {
+            UsageDetails::from_text(&String::from_utf8_lossy(text))
+        }
+        _ => None,
+    })
 }
 
 fn read_charge(position: i64, row: &Row<'_>) -> Result<Transaction, Failure> {
