@@ -17,6 +17,8 @@ const NAME_LENGTH_MAX: usize = 128;
 pub(crate) struct Tokens {
     /// All input tokens.
     pub(crate) input: u64,
+    /// Nothing named the input, which differs from zero: it may have been any.
+    pub(crate) input_is_unknown: bool,
     /// Input tokens that were read from a cache.
     pub(crate) cached: u64,
     /// Input tokens that were written to a cache.
@@ -38,6 +40,28 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
+    /// Whether there is input, and it is known.
+    pub(crate) fn tells_input(&self) -> bool {
+        self.input > 0 && !self.input_is_unknown
+    }
+
+    /// The same with parts that someone else counted: of each kind the larger count, and all
+    /// searches together.
+    pub(crate) fn with_parts_of(self, other: Self) -> Self {
+        let parts = Self {
+            cached: self.cached.max(other.cached),
+            cache_written: self.cache_written.max(other.cache_written),
+            written_for_an_hour: self.written_for_an_hour.max(other.written_for_an_hour),
+            input_audio: self.input_audio.max(other.input_audio),
+            input_image: self.input_image.max(other.input_image),
+            output_audio: self.output_audio.max(other.output_audio),
+            output_image: self.output_image.max(other.output_image),
+            searches: self.searches.saturating_add(other.searches),
+            ..self
+        };
+        parts.with_whole_parts()
+    }
+
     /// Raises the wholes to their parts. A count that contradicts another is not taken for less than
     /// it says.
     pub(crate) fn with_whole_parts(self) -> Self {
@@ -63,6 +87,35 @@ pub(crate) fn is_ordinary_tier(name: &str) -> bool {
     names.any(|ordinary| ordinary.eq_ignore_ascii_case(name))
 }
 
+/// The names of tiers by which one call was served, by the keys that name them: some providers name
+/// two that differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tiers<'a>([Option<&'a str>; 4]);
+
+impl<'a> Tiers<'a> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'a str> + Clone {
+        self.0.into_iter().flatten()
+    }
+
+    /// The first that isn't ordinary.
+    pub(crate) fn special(self) -> Option<&'a str> {
+        self.names().find(|name| !is_ordinary_tier(name))
+    }
+}
+
+impl<'a> From<[Option<&'a str>; 4]> for Tiers<'a> {
+    fn from(names: [Option<&'a str>; 4]) -> Self {
+        let trimmed = names.map(|name| name.map(str::trim));
+        Self(trimmed.map(|name| name.filter(|name| !name.is_empty())))
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Tiers<'a> {
+    fn from(name: Option<&'a str>) -> Self {
+        Self::from([name, None, None, None])
+    }
+}
+
 /// Lets a handler set the real cost of its request. It is in the request's extensions. Clones share
 /// their state, so a stream can count while it runs.
 ///
@@ -85,7 +138,10 @@ pub struct Charge(Arc<Counters>);
 struct Counters {
     cost_is_set: AtomicBool,
     cost: AtomicI64,
+    /// Input or output were counted.
     tokens_are_set: AtomicBool,
+    /// Other tokens were counted, which are parts of these.
+    parts_are_set: AtomicBool,
     input: AtomicU64,
     cached: AtomicU64,
     cache_written: AtomicU64,
@@ -121,7 +177,8 @@ impl Charge {
         self.0.cost_is_set.store(true, Ordering::Release);
     }
 
-    /// Adds input tokens.
+    /// Adds input tokens, even zero. With these or [output tokens](Self::add_output_tokens), the
+    /// handler's counts replace all those that are read from the answer, its searches too.
     pub fn add_input_tokens(&self, tokens: u64) {
         add(&self.0.input, tokens);
         self.0.tokens_are_set.store(true, Ordering::Release);
@@ -129,16 +186,21 @@ impl Charge {
 
     /// Adds cached tokens: input tokens that came from a cache
     /// ([`TokenPrice::cached_input`](crate::TokenPrice::cached_input)). Count them as input too.
+    ///
+    /// Parts of the input or output alone replace no count that is read from the answer: of each
+    /// part the larger count is taken, within the answer's input and output. If none is read, the
+    /// parts are all there is.
     pub fn add_cached_tokens(&self, tokens: u64) {
         add(&self.0.cached, tokens);
-        self.0.tokens_are_set.store(true, Ordering::Release);
+        self.0.parts_are_set.store(true, Ordering::Release);
     }
 
     /// Adds input tokens that were written to a cache
-    /// ([`TokenPrice::cache_write`](crate::TokenPrice::cache_write)). Count them as input too.
+    /// ([`TokenPrice::cache_write`](crate::TokenPrice::cache_write)). Count them as input too;
+    /// alone they are [parts](Self::add_cached_tokens).
     pub fn add_cache_write_tokens(&self, tokens: u64) {
         add(&self.0.cache_written, tokens);
-        self.0.tokens_are_set.store(true, Ordering::Release);
+        self.0.parts_are_set.store(true, Ordering::Release);
     }
 
     /// The same for tokens that the cache keeps for an hour
@@ -148,7 +210,8 @@ impl Charge {
         self.add_cache_write_tokens(tokens);
     }
 
-    /// Adds output tokens.
+    /// Adds output tokens, even zero. With these or [input tokens](Self::add_input_tokens), the
+    /// handler's counts replace all those that are read from the answer, its searches too.
     ///
     /// A handler that counts while a stream runs should start by adding zero. If a call ends early
     /// and only its input was counted, its output is unknown, and the bytes that were sent are
@@ -185,21 +248,30 @@ impl Charge {
 
     /// Adds web searches that the provider made for the call
     /// ([`TokenPrice::web_searches`](crate::TokenPrice::web_searches)).
+    ///
+    /// They replace nothing: they are charged beside the tokens that the handler counts, or else
+    /// beside the tokens and searches that are read from the answer. If nobody counts tokens, those
+    /// are estimated as if the client had left: the input that was held for, and the bytes that
+    /// were sent, up to the hold. Add zero tokens if there were none.
     pub fn add_web_searches(&self, searches: u64) {
-        self.add_more(|more| &more.searches, searches);
+        add(&self.0.more.get_or_init(Box::default).searches, searches);
     }
 
     fn add_more(&self, counter: impl FnOnce(&MoreCounters) -> &AtomicU64, more: u64) {
         add(counter(self.0.more.get_or_init(Box::default)), more);
-        self.0.tokens_are_set.store(true, Ordering::Release);
+        self.0.parts_are_set.store(true, Ordering::Release);
     }
 
     /// Sets the provider's tier that served the call, for the usage log and for
-    /// [`TokenPrice::tier`](crate::TokenPrice::tier). Only the first call counts; the name is
-    /// treated like that of a [model](Self::set_model).
+    /// [`TokenPrice::tier`](crate::TokenPrice::tier), in place of those that the answer names. Only
+    /// the first call counts; the name is treated like that of a [model](Self::set_model), without
+    /// spaces around it. An empty one is none.
     pub fn set_service_tier(&self, tier: &str) {
-        let more = self.0.more.get_or_init(Box::default);
-        let _ = more.tier.set(readable(tier));
+        let tier = readable(tier.trim());
+        if !tier.trim().is_empty() {
+            let more = self.0.more.get_or_init(Box::default);
+            let _ = more.tier.set(tier);
+        }
     }
 
     /// Sets the model that answers, for the usage log and for
@@ -237,16 +309,35 @@ impl Charge {
         set.then(|| Money::from_nanos(self.0.cost.load(Ordering::Relaxed)))
     }
 
-    /// `None` if nothing was ever counted, which differs from zero.
+    /// Whether input or output was ever counted, even zero: then what the answer reports doesn't
+    /// matter.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.0.tokens_are_set.load(Ordering::Acquire)
+    }
+
+    /// What was counted here or, unless tokens were, in the answer: `read`.
+    pub(crate) fn tokens_beside(&self, read: Option<Tokens>) -> Option<Tokens> {
+        let counted = self.tokens();
+        match (counted, read) {
+            (Some(parts), Some(read)) if !self.counts_tokens() => Some(read.with_parts_of(parts)),
+            (None, read) => read,
+            (counted, _) => counted,
+        }
+    }
+
+    /// `None` if nothing was ever counted, which differs from zero. Searches alone leave the input
+    /// unknown.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
-        let set = self.0.tokens_are_set.load(Ordering::Acquire);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        set.then(|| {
-            let more = self.0.more.get();
-            let count_more = |of: fn(&MoreCounters) -> &AtomicU64| more.map_or(0, |m| count(of(m)));
+        let has_tokens = self.counts_tokens() || self.0.parts_are_set.load(Ordering::Acquire);
+        let more = self.0.more.get();
+        let count_more = |of: fn(&MoreCounters) -> &AtomicU64| more.map_or(0, |m| count(of(m)));
+        let searches = count_more(|more| &more.searches);
+        (has_tokens || searches > 0).then(|| {
             // The parts are input or output even if the handler didn't count them as such.
             let counted = Tokens {
                 input: count(&self.0.input),
+                input_is_unknown: !has_tokens,
                 cached: count(&self.0.cached),
                 cache_written: count(&self.0.cache_written),
                 written_for_an_hour: count(&self.0.written_for_an_hour),
@@ -255,7 +346,7 @@ impl Charge {
                 output: count(&self.0.output),
                 output_audio: count_more(|more| &more.output_audio),
                 output_image: count_more(|more| &more.output_image),
-                searches: count_more(|more| &more.searches),
+                searches,
             };
             counted.with_whole_parts()
         })

@@ -199,17 +199,20 @@ impl Settlement {
 
     /// The tokens that were counted or reported, and whether that is all of them.
     fn used(&self) -> Option<(Tokens, bool)> {
-        if let Some(charge) = &self.charge
-            && let Some(counted) = charge.tokens()
-        {
-            return Some((counted, self.is_over || charge.reports_output()));
+        let charge = self.charge.as_ref();
+        if let Some(charge) = charge.filter(|charge| charge.counts_tokens()) {
+            return Some((charge.tokens()?, self.is_over || charge.reports_output()));
         }
-        if let Some(read) = self.charge.as_ref().and_then(Charge::read) {
-            return Some((read, true));
+        if let Some(read) = charge.and_then(Charge::read) {
+            return Some((read, !read.input_is_unknown));
         }
-        let reader = self.reader.as_ref()?;
-        let reported = reader.tokens()?;
-        Some((reported, reader.are_final(self.is_over)))
+        let reader = self.reader.as_ref();
+        let Some(read) = reader.and_then(|reader| reader.tokens()) else {
+            let parts = charge.and_then(Charge::tokens)?;
+            return Some((parts, self.is_over && !parts.input_is_unknown));
+        };
+        let are_final = reader.is_some_and(|reader| reader.are_final(self.is_over));
+        Some((read, are_final && !read.input_is_unknown))
     }
 
     /// The difference to the estimate, in units.

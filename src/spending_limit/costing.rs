@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        charge::{Tokens, is_ordinary_tier},
+        charge::{Tiers, Tokens},
         money::Money,
         usage::Outcome,
     },
@@ -75,8 +75,15 @@ impl Seen {
 impl OpenHold {
     /// What the handler counted, or else what the answer reported.
     pub(super) fn tokens(&self) -> Option<Tokens> {
-        let read = || self.seen.reader.as_ref().and_then(|reader| reader.tokens());
-        self.reported(Charge::tokens).or_else(read)
+        let charge = self.charge.as_ref();
+        if let Some(charge) = charge.filter(|charge| charge.counts_tokens()) {
+            return charge.tokens();
+        }
+        let read = self.seen.reader.as_ref().and_then(|reader| reader.tokens());
+        match charge {
+            Some(charge) => charge.tokens_beside(read),
+            None => read,
+        }
     }
 
     pub(super) fn model(&self) -> Option<&Arc<str>> {
@@ -85,24 +92,21 @@ impl OpenHold {
         charge.and_then(Charge::model).or_else(read)
     }
 
-    /// The provider's tier that the handler or the answer names.
-    pub(super) fn service_tier(&self) -> Option<&str> {
-        let read = || self.seen.reader.as_ref()?.service_tier();
+    /// The provider's tier that the handler names, or else those that the answer does.
+    pub(super) fn service_tiers(&self) -> Tiers<'_> {
         let charge = self.charge.as_ref();
-        let reported = charge.and_then(Charge::service_tier);
-        reported.map(AsRef::as_ref).or_else(read)
-    }
-
-    /// The same, unless it is the ordinary one.
-    pub(super) fn special_tier(&self) -> Option<&str> {
-        self.service_tier().filter(|tier| !is_ordinary_tier(tier))
+        if let Some(reported) = charge.and_then(Charge::service_tier) {
+            return Tiers::from(Some(reported.as_ref()));
+        }
+        let reader = self.seen.reader.as_ref();
+        reader.map_or_else(Tiers::default, |reader| reader.service_tiers())
     }
 
     /// The error that is told instead of an answer, or of the rest of it, if nobody has counted what
     /// all of it used. Providers that have begun to answer with 200 can report a failure in no other
     /// way.
     pub(super) fn told_error(&mut self) -> Option<ToldError> {
-        let is_reported = |charge: &Charge| charge.cost().is_some() || charge.tokens().is_some();
+        let is_reported = |charge: &Charge| charge.cost().is_some() || charge.counts_tokens();
         if self.seen.cost.is_some() || self.charge.as_ref().is_some_and(is_reported) {
             return None;
         }
@@ -174,10 +178,15 @@ impl OpenHold {
         self.seen.status.is_some()
     }
 
+    /// The cost that the handler or a header reported.
+    pub(super) fn reported_cost(&self) -> Option<Money> {
+        self.reported(Charge::cost).or(self.seen.cost)
+    }
+
     /// The cost of what was reported or counted. A price that needs no count applies once there is
     /// an answer. If only the beginning was counted, the bytes that were sent count too.
     pub(super) fn used(&self, outcome: Outcome, held: Money) -> Option<Money> {
-        if let Some(cost) = self.reported(Charge::cost).or(self.seen.cost) {
+        if let Some(cost) = self.reported_cost() {
             return Some(cost);
         }
         let counts = self.counts();
@@ -195,7 +204,7 @@ impl OpenHold {
             tokens: self.tokens(),
             bytes: self.seen.bytes,
             model: self.model().map(AsRef::as_ref),
-            tier: self.service_tier(),
+            tier: self.service_tiers(),
             request: self.demand(),
         }
     }
@@ -203,12 +212,14 @@ impl OpenHold {
     /// Whether the counted tokens are complete.
     pub(super) fn counted_all(&self, outcome: Outcome) -> bool {
         let is_over = outcome == Outcome::Completed;
-        if let Some(charge) = &self.charge
-            && charge.tokens().is_some()
-        {
+        let charge = self.charge.as_ref();
+        if let Some(charge) = charge.filter(|charge| charge.counts_tokens()) {
             return is_over || charge.reports_output();
         }
         let reader = self.seen.reader.as_ref();
-        reader.is_some_and(|reader| reader.are_final(is_over))
+        match reader.filter(|reader| reader.tokens().is_some()) {
+            Some(reader) => reader.are_final(is_over),
+            None => is_over && self.tokens().is_some_and(|parts| !parts.input_is_unknown),
+        }
     }
 }

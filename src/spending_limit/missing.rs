@@ -1,12 +1,15 @@
 //! Logs routes whose usage is not reported, since nobody would know otherwise why their calls cost
 //! the full hold; and those with usage that has no price.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, RwLock};
 
 use hashbrown::HashSet;
 
 use super::CostSource;
-use crate::{domain::money::Money, sync::lock};
+use crate::{
+    domain::money::Money,
+    sync::{read, write},
+};
 
 /// The most routes that are remembered; further ones are not logged. Real tables have fewer.
 const ROUTES_MAX: usize = 1_024;
@@ -15,11 +18,37 @@ const ROUTES_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct MissingUsageLog {
     missing: Routes,
-    unpriced: Routes,
+    /// By what has no price.
+    unpriced: [Routes; 3],
 }
 
+/// What was counted though its price has none for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unpriced {
+    Media,
+    Searches,
+    Tier,
+}
+
+impl Unpriced {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Media => {
+                "audio or images were counted, and cost what text does: the price has none for them"
+            }
+            Self::Searches => {
+                "web searches were counted, and cost nothing: the price has none for them"
+            }
+            Self::Tier => {
+                "the answer names a tier, and costs what it does without: the price lists no tiers"
+            }
+        }
+    }
+}
+
+/// Once a route is in it, calls only read it.
 #[derive(Debug, Default)]
-struct Routes(Mutex<HashSet<Arc<str>>>);
+struct Routes(RwLock<HashSet<Arc<str>>>);
 
 impl MissingUsageLog {
     /// Counts a call of a route, and logs the first one. `is_read`: whether usage is parsed from
@@ -58,14 +87,20 @@ impl MissingUsageLog {
         );
     }
 
-    /// Logs the first call of a route that used what its price has no price for.
-    pub(super) fn note_unpriced(&self, route: &Arc<str>, what: &'static str) {
-        if self.unpriced.is_new(route) {
+    /// Logs the first call of a route that used something that its price has no price for.
+    pub(super) fn note_unpriced(&self, route: &Arc<str>, what: Unpriced) {
+        let [media, searches, tier] = &self.unpriced;
+        let routes = match what {
+            Unpriced::Media => media,
+            Unpriced::Searches => searches,
+            Unpriced::Tier => tier,
+        };
+        if routes.is_new(route) {
             tracing::warn!(
                 target: "tollgate",
                 %route,
-                what,
-                "a call used what has no price of its own; further calls are not logged"
+                what = what.as_str(),
+                "a call used what has no price of its own; further such calls are not logged"
             );
         }
     }
@@ -73,8 +108,12 @@ impl MissingUsageLog {
 
 impl Routes {
     fn is_new(&self, route: &Arc<str>) -> bool {
-        let mut logged = lock(&self.0);
-        logged.len() < ROUTES_MAX && !logged.contains(route) && logged.insert(Arc::clone(route))
+        let may_be_new = |logged: &HashSet<_>| logged.len() < ROUTES_MAX && !logged.contains(route);
+        if !may_be_new(&read(&self.0)) {
+            return false;
+        }
+        let mut logged = write(&self.0);
+        may_be_new(&logged) && logged.insert(Arc::clone(route))
     }
 }
 
@@ -89,6 +128,9 @@ fn count(_: &Arc<str>) {}
 
 #[cfg(test)]
 pub(super) mod tests {
+    #[cfg(feature = "metrics")]
+    use std::sync::Mutex;
+
     use super::*;
 
     /// The names and routes of what was counted while `act` ran.
@@ -108,7 +150,10 @@ pub(super) mod tests {
             logged += usize::from(missing_log.missing.is_new(&route));
         }
         assert_eq!(logged, ROUTES_MAX);
-        assert!(missing_log.unpriced.is_new(&Arc::from("GET /0")), "apart");
+        for kind in &missing_log.unpriced {
+            assert!(kind.is_new(&Arc::from("GET /0")), "apart");
+            assert!(!kind.is_new(&Arc::from("GET /0")));
+        }
     }
 
     #[cfg(feature = "metrics")]

@@ -119,16 +119,18 @@ impl OpenHold {
             log.note(&hold.call.route, hold.amount, charged, now);
         }
         if let Reservation::Held(hold) = &reservation
-            && let Some(what) = self.price.unpriced(&self.counts())
+            && !charged.is_zero()
+            && self.reported_cost().is_none()
         {
-            self.shared
-                .missing_log
-                .note_unpriced(&hold.call.route, what);
+            for what in self.price.unpriced(&self.counts()).into_iter().flatten() {
+                let log = &self.shared.missing_log;
+                log.note_unpriced(&hold.call.route, what);
+            }
         }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
         if let (Some(charge), Some(tokens)) = (&self.charge, all_tokens)
-            && charge.tokens().is_none()
+            && !charge.counts_tokens()
         {
             // An outer token limit counts these tokens too; an outer spending layer reads them
             // itself, or goes by the handler.
@@ -137,14 +139,16 @@ impl OpenHold {
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: now.saturating_sub(self.started),
-            input_tokens: tokens.map(|tokens| tokens.input),
+            input_tokens: tokens
+                .filter(|tokens| !tokens.input_is_unknown)
+                .map(|tokens| tokens.input),
             cached_tokens: tokens.map(|tokens| tokens.cached),
             cache_write_tokens: tokens.map(|tokens| tokens.cache_written),
             output_tokens: all_tokens.map(|tokens| tokens.output),
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
             model: self.model().cloned(),
             usage_is_missing: cost.usage_is_missing,
-            details: UsageDetails::of(tokens.as_ref(), self.special_tier()),
+            details: UsageDetails::of(tokens.as_ref(), self.service_tiers().special()),
             ..Settlement::new(charged, outcome)
         };
         if let Some(recording) = self.recording.take()

@@ -9,7 +9,8 @@ pub enum Charging {
     /// What had been counted by then. If nothing had: before there was an answer, nothing; and after
     /// that the hold, for a token price at most as if every byte that was sent had been a token. An
     /// incomplete count (say, only the input, from a stream's first event or from the handler) is
-    /// the minimum in that estimate.
+    /// the minimum in that estimate. If it names no input, or an input of zero, that is taken for
+    /// as much as was held for; of web searches, only those that were counted are charged.
     Counted,
     /// The full hold.
     Hold,

@@ -159,3 +159,103 @@ async fn usage_without_a_price_is_told_of_once_and_exported() {
     assert!(json.contains(r#""audio_output_tokens":4,"#), "{json}");
     assert!(json.contains(r#""service_tier":"flex"}"#), "{json}");
 }
+
+#[tokio::test]
+async fn searches_that_the_handler_counts_are_beside_the_tokens_of_the_body() {
+    let gate = Gate::new().await;
+    let priced = by_token().web_searches(dollars("10"), 2);
+    let call = async |text: &'static str| {
+        let layer = gate.layer(priced.clone());
+        let (_, row) = gate
+            .call(layer, async |charge| {
+                charge.add_web_searches(1);
+                answer("application/json", &[text])
+            })
+            .await;
+        row
+    };
+    let row = call(r#"{"usage":{"prompt_tokens":900,"completion_tokens":50}}"#).await;
+    assert_eq!(nanos(&row), 900 * 1_000 + 50 * 10_000 + 10_000_000);
+    assert_eq!(row.settlement.input_tokens, Some(900));
+    assert_eq!(row.settlement.details.unwrap().web_searches, 1);
+    let row = call("{}").await;
+    let most = 1_000 * 1_000 + 2 * 10_000 + 10_000_000;
+    assert_eq!(nanos(&row), most, "by what was sent");
+    assert_eq!(row.settlement.input_tokens, None);
+}
+
+#[tokio::test]
+async fn a_count_that_names_no_input_or_can_not_be_read_is_not_free() {
+    let gate = Gate::new().await;
+    let call = async |text: &'static str| {
+        let layer = gate.layer(by_token());
+        gate.call(layer, async |_| answer("application/json", &[text]))
+            .await
+            .1
+    };
+    let row = call(r#"{"usage":{"output_tokens":5}}"#).await;
+    assert_eq!(nanos(&row), 1_000 * 1_000 + 5 * 10_000);
+    assert_eq!(row.settlement.input_tokens, None);
+    let row = call(r#"{"usage":{"input_tokens":0,"output_tokens":5}}"#).await;
+    assert_eq!(nanos(&row), 5 * 10_000);
+    let row = call(r#"{"usage":{"prompt_tokens":7,"completion_tokens":"5"}}"#).await;
+    assert_eq!(nanos(&row), HELD);
+    assert!(row.settlement.usage_is_missing);
+}
+
+#[tokio::test]
+async fn a_stream_of_zeros_that_is_left_costs_its_input() {
+    const ZEROS: &str =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0}}\n\n";
+    const START: &str =
+        "data: {\"message\":{\"usage\":{\"input_tokens\":0,\"output_tokens\":1}}}\n\n";
+    const UNNAMED: &str = "data: {\"usage\":{\"completion_tokens\":3}}\n\n";
+    for event in [ZEROS, START, UNNAMED] {
+        let gate = Gate::new().await;
+        let service = gate
+            .layer(by_token())
+            .layer(service_fn(async |_: Request<()>| {
+                Ok::<_, Infallible>(answer("text/event-stream", &[event, event]))
+            }));
+        let mut body = service.oneshot(request()).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let row = gate.last().await;
+        assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+        let written = i64::try_from(event.len()).unwrap().min(100);
+        let most = 1_000 * 1_000 + written * 10_000;
+        assert_eq!(nanos(&row), most, "{event}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_charged_by_its_count_is_not_told_of_as_unpriced() {
+    let log = endings::Log::default();
+    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
+    let lines = lines.with_writer(move || writer.clone());
+    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token());
+    let call = async |text: &'static str, cost: Option<Money>| {
+        let answered = async |charge: Charge| {
+            if let Some(cost) = cost {
+                charge.set(cost);
+            }
+            answer("application/json", &[text])
+        };
+        gate.call(layer.clone(), answered).await;
+    };
+    let told = || log.text().matches("no price of its own").count();
+    let flex = r#"{"service_tier":"flex","usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
+    call(flex, Some(dollars("1"))).await;
+    call(flex, Some(Money::ZERO)).await;
+    assert_eq!(told(), 0);
+    call(flex, None).await;
+    call(flex, None).await;
+    assert_eq!(told(), 1);
+    let searched = r#"{"usage":{"input_tokens":10,"output_tokens":5,
+        "server_tool_use":{"web_search_requests":1}}}"#;
+    call(searched, None).await;
+    call(searched, None).await;
+    assert_eq!(told(), 2, "of each kind once");
+}

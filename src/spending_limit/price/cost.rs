@@ -1,7 +1,13 @@
 //! Evaluates prices: before a call, from counts, and from the bytes sent if nothing was counted.
 
 use super::{Demand, Kind, Price};
-use crate::domain::{charge::Tokens, money::Money};
+use crate::{
+    domain::{
+        charge::{Tiers, Tokens},
+        money::Money,
+    },
+    spending_limit::missing::Unpriced,
+};
 
 impl Price {
     /// What is held before a request; `None` on overflow.
@@ -28,10 +34,7 @@ impl Price {
     pub(in crate::spending_limit) fn counted(&self, counts: &Counts<'_>) -> Option<Money> {
         match &self.kind {
             Kind::Flat(price) => Some(*price),
-            Kind::Tokens(price) => {
-                let tokens = counts.tokens.as_ref();
-                tokens.map(|tokens| price.cost(tokens, counts.tier))
-            }
+            Kind::Tokens(price) => price.counted(counts),
             Kind::Bytes { per_million, .. } => {
                 Some(per_million.per_million(counts.bytes).unwrap_or(Money::MAX))
             }
@@ -46,8 +49,8 @@ impl Price {
     }
 
     /// The most that a call can have cost if it ended after `bytes` were sent and its tokens were
-    /// not counted: a token is at least a byte. At least the counted cost, and otherwise at most
-    /// the hold.
+    /// not counted: a token is at least a byte, and input that wasn't counted as much as was held
+    /// for. At least the counted cost, and otherwise at most the hold.
     pub(in crate::spending_limit) fn cost_at_most(
         &self,
         held: Money,
@@ -71,12 +74,14 @@ impl Price {
         }
     }
 
-    /// What was counted and has no price of its own, in words for the log.
-    pub(in crate::spending_limit) fn unpriced(&self, counts: &Counts<'_>) -> Option<&'static str> {
+    /// What was counted and has no price of its own, for the log.
+    pub(in crate::spending_limit) fn unpriced(&self, counts: &Counts<'_>) -> [Option<Unpriced>; 3] {
         match &self.kind {
             Kind::Tokens(price) => price.unpriced(counts),
-            Kind::Models(prices) => prices.price_of(counts.model)?.unpriced(counts),
-            Kind::Flat(_) | Kind::Bytes { .. } => None,
+            Kind::Models(prices) => prices
+                .price_of(counts.model)
+                .map_or([None; 3], |price| price.unpriced(counts)),
+            Kind::Flat(_) | Kind::Bytes { .. } => [None; 3],
         }
     }
 
@@ -103,8 +108,8 @@ pub(in crate::spending_limit) struct Counts<'a> {
     /// Bytes of the answer's body.
     pub(in crate::spending_limit) bytes: u64,
     pub(in crate::spending_limit) model: Option<&'a str>,
-    /// The provider's tier that the answer names.
-    pub(in crate::spending_limit) tier: Option<&'a str>,
+    /// The provider's tiers that the answer names.
+    pub(in crate::spending_limit) tier: Tiers<'a>,
     /// What was known of the request.
     pub(in crate::spending_limit) request: Demand<'a>,
 }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::{CostSource, Counts, Demand, Price, RequestLength, TokenBound, rates::Rates};
-use crate::domain::{
-    charge::{Tokens, is_ordinary_tier},
-    money::Money,
+use crate::{
+    domain::{
+        charge::{Tiers, Tokens, is_ordinary_tier},
+        money::Money,
+    },
+    spending_limit::missing::Unpriced,
 };
 
 /// A price by tokens, which the handler counts in its [`Charge`](crate::Charge) or the answer's
@@ -31,7 +34,9 @@ use crate::domain::{
 /// A text has at most as many tokens as bytes. But a request of 200 bytes may refer to further
 /// input: an earlier answer with its whole history (`previous_response_id`, `conversation`), a file
 /// (`file_id`, `vector_store_ids`), an image or a document at a URL (`image_url`, `file_url`), a
-/// stored prompt. That can be as much as the model's context holds, and is charged when it is
+/// stored prompt. So may the provider's own tools, if the request turns them on: what a web search,
+/// a file search or a run of code returns is input, and so are the instructions that the provider
+/// adds for each tool. That can be as much as the model's context holds, and is charged when it is
 /// counted, beyond the hold, so an account may be overdrawn by as many calls as it has under way.
 /// If clients may do that, hold for all of it: `input_bound(TokenBound::Fixed(128_000))` for a
 /// context of 128,000 tokens. It is not the default because most routes take only text, and callers
@@ -212,7 +217,9 @@ impl TokenPrice {
     /// What a request costs if its answer says that it was served by the tier of this name, in
     /// `service_tier` (OpenAI: `flex`, `priority`; Anthropic: `priority`, `batch`), Anthropic's
     /// `speed` (`fast`), or Gemini's `serviceTier` and `trafficType`. Upper and lower case are the
-    /// same. Of a name given twice, the last price counts.
+    /// same. Of a name given twice, the last price counts. If an answer names several tiers that
+    /// differ, in `speed` and `service_tier` or in `serviceTier` and `trafficType`, the dearest of
+    /// them counts; a `speed` that is `standard` names none.
     ///
     /// If no tier is named, or one that isn't listed here is called `default`, `standard` or
     /// `on_demand`, it costs what it does without tiers. Any other that isn't listed costs as much
@@ -223,6 +230,7 @@ impl TokenPrice {
     /// `price` can have [`above_input`](Self::above_input), but no bounds, tiers or searches of its
     /// own; a [table](crate::PriceTable::route) refuses one that does.
     pub fn tier(mut self, name: &str, price: Self) -> Self {
+        let name = name.trim();
         let has_bounds = price.has_bounds();
         let inner = price.more.map(Arc::unwrap_or_clone).unwrap_or_default();
         let more = Arc::make_mut(self.more.get_or_insert_default());
@@ -241,6 +249,11 @@ impl TokenPrice {
     /// The price of a thousand web searches that the provider makes for a request, and how many of
     /// them money is held for; any beyond that are still charged. Read are Anthropic's
     /// `server_tool_use.web_search_requests`.
+    ///
+    /// Charged are those that were counted. Whoever leaves a stream pays for those counted by then,
+    /// in the stream or by the handler: none where the provider counts them in its last event, as
+    /// Anthropic does, unless [`disconnected_calls`](crate::SpendingLimitLayer::disconnected_calls)
+    /// is set to [`Charging::Hold`](crate::Charging::Hold).
     pub fn web_searches(mut self, per_thousand: Money, bound: u64) -> Self {
         let more = Arc::make_mut(self.more.get_or_insert_default());
         more.searches = Some((per_thousand, bound));
@@ -259,6 +272,14 @@ impl TokenPrice {
 struct Scale<'a> {
     rates: &'a Rates,
     above: &'a [(u64, Rates)],
+}
+
+/// Which tier a call had that named none.
+#[derive(Clone, Copy)]
+enum Unnamed {
+    /// Any: it may not have come to that.
+    Any,
+    Ordinary,
 }
 
 impl<'a> Scale<'a> {
@@ -354,72 +375,111 @@ impl TokenPrice {
         if self.more.is_none() {
             return self.rates.most(input, output);
         }
-        let mut most = Money::ZERO;
-        for scale in self.scales() {
-            most = most.max(scale.most(input, output)?);
-        }
-        most.checked_add(self.searched(self.searches_bound())?)
+        let searches = self.searched(self.searches_bound())?;
+        let most = self.most_in(Tiers::default(), input, output)?;
+        most.checked_add(searches)
     }
 
+    /// The most in the tiers that were named, or in any; `None` on overflow.
+    fn most_in(&self, tiers: Tiers<'_>, input: u64, output: u64) -> Option<Money> {
+        self.dearest(tiers, Unnamed::Any, |scale| scale.most(input, output))
+    }
+
+    /// What a call that was left early can have cost: what was counted, and all the output that
+    /// there can have been. Input that wasn't counted, or with a count of zero, is all that was held
+    /// for: some providers count it in the last event alone.
     pub(super) fn cost_at_most(&self, held: Money, counts: &Counts<'_>) -> Money {
         let bound = self.output_by_number(&counts.request);
         let written = counts.bytes.min(bound.unwrap_or(u64::MAX));
-        let Some(tokens) = counts.tokens else {
-            // All the input that was held for, and the output that there can have been.
-            let most = bound.and_then(|_| self.most(counts.request.length, written));
-            return most.unwrap_or(held).min(held);
-        };
-        let uncounted = written.saturating_sub(tokens.output);
-        let searches = tokens.searches.max(self.searches_bound());
-        let most = Tokens { searches, ..tokens };
-        let cost = match counts.tier {
-            Some(tier) => self.cost_in(self.scale(tier), &most, uncounted),
-            None => self.cost_in(None, &most, uncounted),
-        };
-        cost.min(held).max(self.cost(&tokens, counts.tier))
-    }
-
-    /// The cost of what was counted, in the tier that was named.
-    pub(super) fn cost(&self, tokens: &Tokens, tier: Option<&str>) -> Money {
-        let scale = match tier {
-            Some(tier) => self.scale(tier),
-            None => Some(self.ordinary()),
-        };
-        self.cost_in(scale, tokens, 0)
-    }
-
-    /// `scale`: `None` for the dearest.
-    fn cost_in(&self, scale: Option<Scale<'_>>, tokens: &Tokens, uncounted: u64) -> Money {
-        let cost_in = |scale: Scale<'_>| scale.at(tokens.input).cost(tokens, uncounted);
-        let cost = match scale {
-            Some(scale) => cost_in(scale),
-            None => self.scales().map(cost_in).fold(Money::ZERO, Money::max),
-        };
-        cost.saturating_add(self.searched(tokens.searches).unwrap_or(Money::MAX))
-    }
-
-    /// What was counted and has no price of its own, in words for the log.
-    pub(super) fn unpriced(&self, counts: &Counts<'_>) -> Option<&'static str> {
-        let tokens = counts.tokens?;
-        let named = counts.tier.unwrap_or_default();
-        let scale = self.scale(named).unwrap_or_else(|| self.ordinary());
-        if scale.at(tokens.input).lack_price_of(&tokens) {
-            Some(
-                "audio or images were counted, and cost what text does: the price has none for them",
-            )
-        } else if tokens.searches > 0
-            && self
-                .more
-                .as_ref()
-                .is_none_or(|more| more.searches.is_none())
-        {
-            Some("web searches were counted, and cost nothing: the price has none for them")
-        } else if !named.is_empty() && self.tiers().is_empty() && !is_ordinary_tier(named) {
-            Some(
-                "the answer names a tier, and costs what it does without: the price lists no tiers",
-            )
-        } else {
-            None
+        let tokens = counts.tokens.unwrap_or_default();
+        if tokens.tells_input() {
+            let uncounted = written.saturating_sub(tokens.output);
+            let cost = self.cost_in(counts.tier, Unnamed::Any, &tokens, uncounted);
+            return cost.min(held).max(self.cost(&tokens, counts.tier));
         }
+        let input = self.input_bound.tokens(counts.request.length);
+        let most = bound.and_then(|_| {
+            let most = self.most_in(counts.tier, input, written.max(tokens.output))?;
+            most.checked_add(self.searched(tokens.searches)?)
+        });
+        let most = most.unwrap_or(held).min(held);
+        most.max(self.cost(&tokens, counts.tier))
+    }
+
+    /// The cost of a whole call; `None` if nothing was counted. Input that no count names is as much
+    /// as was held for.
+    pub(super) fn counted(&self, counts: &Counts<'_>) -> Option<Money> {
+        let tokens = counts.tokens?;
+        let cost = self.cost(&tokens, counts.tier);
+        if !tokens.input_is_unknown {
+            return Some(cost);
+        }
+        let input = self.input_bound.tokens(counts.request.length);
+        let most = Tokens {
+            input: input.max(tokens.input),
+            ..tokens
+        };
+        Some(cost.max(self.cost(&most, counts.tier)))
+    }
+
+    /// The cost of what was counted, in the tiers that were named.
+    pub(super) fn cost<'a>(&self, tokens: &Tokens, tiers: impl Into<Tiers<'a>>) -> Money {
+        self.cost_in(tiers.into(), Unnamed::Ordinary, tokens, 0)
+    }
+
+    fn cost_in(&self, tiers: Tiers<'_>, unnamed: Unnamed, tokens: &Tokens, more: u64) -> Money {
+        let cost_in = |scale: Scale<'_>| Some(scale.at(tokens.input).cost(tokens, more));
+        let cost = self.dearest(tiers, unnamed, cost_in);
+        let searched = self.searched(tokens.searches);
+        let cost = cost.and_then(|cost| Some(cost.saturating_add(searched?)));
+        cost.unwrap_or(Money::MAX)
+    }
+
+    /// The highest cost in the tiers that were named; `None` on overflow.
+    fn dearest(
+        &self,
+        tiers: Tiers<'_>,
+        unnamed: Unnamed,
+        cost: impl Fn(Scale<'_>) -> Option<Money>,
+    ) -> Option<Money> {
+        let in_any = || {
+            let mut costs = self.scales().map(&cost);
+            costs.try_fold(Money::ZERO, |most, cost| Some(most.max(cost?)))
+        };
+        let mut names = tiers.names().peekable();
+        if names.peek().is_none() {
+            return match unnamed {
+                Unnamed::Any => in_any(),
+                Unnamed::Ordinary => cost(self.ordinary()),
+            };
+        }
+        names.try_fold(Money::ZERO, |most, name| {
+            let cost = match self.scale(name) {
+                Some(scale) => cost(scale),
+                None => in_any(),
+            };
+            Some(most.max(cost?))
+        })
+    }
+
+    /// What was counted and has no price of its own.
+    pub(super) fn unpriced(&self, counts: &Counts<'_>) -> [Option<Unpriced>; 3] {
+        let tokens = counts.tokens.unwrap_or_default();
+        let lacks_price = |scale: Scale<'_>| scale.at(tokens.input).lack_price_of(&tokens);
+        let mut names = counts.tier.names().peekable();
+        let media = match names.peek() {
+            None => lacks_price(self.ordinary()),
+            Some(_) => {
+                names.any(|name| lacks_price(self.scale(name).unwrap_or_else(|| self.ordinary())))
+            }
+        };
+        let more = self.more.as_ref();
+        let searches = tokens.searches > 0 && more.is_none_or(|more| more.searches.is_none());
+        let tier = self.tiers().is_empty() && counts.tier.special().is_some();
+        [
+            media.then_some(Unpriced::Media),
+            searches.then_some(Unpriced::Searches),
+            tier.then_some(Unpriced::Tier),
+        ]
     }
 }

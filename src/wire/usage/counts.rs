@@ -14,6 +14,8 @@ pub(super) struct Usage {
     /// Without what the model thought, where a provider counts that in the total alone (xAI), or
     /// apart (Gemini).
     output: Option<u64>,
+    /// The same in the words of OpenAI's chat.
+    completion: Option<u64>,
     total: Option<u64>,
     /// The part of the input that came from a cache (OpenAI, DeepSeek, Gemini).
     cached: Option<u64>,
@@ -22,6 +24,8 @@ pub(super) struct Usage {
     /// Beside `input` (Anthropic, Bedrock), part of `prompt` (LiteLLM) or of an input with details
     /// (OpenAI).
     cache_written: Option<u64>,
+    /// The same among the details.
+    cache_written_detail: Option<u64>,
     /// Parts of `cache_written`, by how long they are kept.
     written_for_minutes: Option<u64>,
     written_for_an_hour: Option<u64>,
@@ -35,6 +39,9 @@ pub(super) struct Usage {
     /// Billed input and output (Cohere), where others differ.
     billed: [Option<u64>; 2],
     searches: Option<u64>,
+    /// There was something at the place of a count that is none. Then none of them is to be trusted:
+    /// a count that is taken for nothing would make the rest look complete.
+    is_unreadable: bool,
 }
 
 /// Tokens that weren't text.
@@ -75,33 +82,35 @@ impl Kind {
 }
 
 impl Usage {
-    /// `None` if there was no count. A count of zero is a count.
+    /// `None` if there was no count, or one that can't be read. A count of zero is a count. Where two
+    /// names of the same differ, the larger counts.
     pub(super) fn tokens(&self) -> Option<Tokens> {
-        let [billed_input, billed_output] = self.billed;
-        let counts = [self.prompt, self.input, self.output, self.total];
-        let others = [billed_input, billed_output, self.thoughts, self.tool_input];
-        if counts.iter().chain(&others).all(Option::is_none) {
+        let [billed_input, _] = self.billed;
+        let named = self.input.max(billed_input);
+        let named_output = self.named_output();
+        let counts = [self.prompt, named, named_output, self.total];
+        let others = [self.thoughts, self.tool_input];
+        if self.is_unreadable || counts.iter().chain(&others).all(Option::is_none) {
             return None;
         }
         let by_total = || {
-            let output = self.output.unwrap_or(0);
+            let output = named_output.unwrap_or(0);
             self.total.map(|total| total.saturating_sub(output))
         };
         let for_an_hour = self.written_for_an_hour.unwrap_or(0);
         let parts = self.written_for_minutes.unwrap_or(0);
         let parts = parts.saturating_add(for_an_hour);
-        let written = self.cache_written.unwrap_or(0).max(parts);
-        let cached = self.cached.or(self.cache_read).unwrap_or(0);
-        let all = match (self.prompt, self.input) {
-            (Some(all), _) => Some(all),
-            (None, all) if self.cached.is_some() => all.or_else(by_total),
-            (None, _) => None,
+        let written = self.cache_written.max(self.cache_written_detail);
+        let written = written.unwrap_or(0).max(parts);
+        let cached = self.cached.max(self.cache_read).unwrap_or(0);
+        let all = match self.prompt {
+            Some(_) => self.prompt.max(named),
+            None if self.cached.is_some() => named.or_else(by_total),
+            None => None,
         };
         let input = match all {
             Some(all) => all_input(all, cached, written),
-            None => self
-                .input
-                .or(billed_input)
+            None => named
                 .or_else(by_total)
                 .unwrap_or(0)
                 .saturating_add(cached)
@@ -111,6 +120,7 @@ impl Usage {
         let input_media = self.input_media.and(self.tool_media);
         let counted = Tokens {
             input,
+            input_is_unknown: self.prompt.or(named).or(self.total).is_none(),
             cached,
             cache_written: written,
             written_for_an_hour: for_an_hour,
@@ -124,10 +134,14 @@ impl Usage {
         Some(counted.with_whole_parts())
     }
 
+    fn named_output(&self) -> Option<u64> {
+        let [_, billed] = self.billed;
+        self.output.max(self.completion).max(billed)
+    }
+
     /// All output: what is neither input nor named as output costs the provider what output does.
     fn all_output(&self, input: u64) -> u64 {
-        let [_, billed] = self.billed;
-        let named = self.output.or(billed).unwrap_or(0);
+        let named = self.named_output().unwrap_or(0);
         let thoughts = self.thoughts.unwrap_or(0);
         let apart = named.saturating_add(thoughts);
         let beside = self.total.map(|total| total.saturating_sub(input));
@@ -138,6 +152,19 @@ impl Usage {
             Some(beside) => apart.max(beside),
             None => apart,
         }
+    }
+
+    /// Whether this is the place of a count.
+    pub(super) fn has(section: Section, key: &[u8]) -> bool {
+        Self::default().set(section, key, 0)
+    }
+
+    pub(super) fn set_unreadable(&mut self) {
+        self.is_unreadable = true;
+    }
+
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.is_unreadable
     }
 
     /// `false`: not a count that matters.
@@ -174,7 +201,8 @@ impl Usage {
         Some(match key {
             b"prompt_tokens" => &mut self.prompt,
             b"input_tokens" | b"inputTokens" => &mut self.input,
-            b"completion_tokens" | b"output_tokens" | b"outputTokens" => &mut self.output,
+            b"completion_tokens" => &mut self.completion,
+            b"output_tokens" | b"outputTokens" => &mut self.output,
             b"total_tokens" | b"totalTokens" => &mut self.total,
             b"prompt_cache_hit_tokens" => &mut self.cached,
             b"cache_read_input_tokens" | b"cacheReadInputTokens" => &mut self.cache_read,
@@ -199,7 +227,7 @@ impl Usage {
         match (side, key) {
             (Side::Input, b"cached_tokens") => self.cached = Some(count),
             (Side::Input, b"cache_write_tokens" | b"cache_creation_tokens") => {
-                self.cache_written = Some(count);
+                self.cache_written_detail = Some(count);
                 // Details are parts of the input, even if they don't say what was read.
                 self.cached.get_or_insert(0);
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::counts::{Element, Kind, Usage};
+use crate::domain::charge::{Tiers, is_ordinary_tier};
 
 /// The longest key that matters, and the longest model name that is kept, in bytes.
 const TEXT_MAX: usize = 128;
@@ -123,8 +124,38 @@ enum Inside {
     Text,
     /// After a backslash.
     Escape,
-    /// A number, or `None` if it can't be a count.
-    Number(Option<u64>),
+    Number(Number),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    Whole(u64),
+    /// The same, and a point that only zeros follow.
+    Point(u64),
+    /// It can't be a count, or is too large.
+    Other,
+}
+
+impl Number {
+    fn then(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Whole(count), b'0'..=b'9') => {
+                let digit = u64::from(byte.wrapping_sub(b'0'));
+                let count = count.checked_mul(10);
+                let count = count.and_then(|count| count.checked_add(digit));
+                count.map_or(Self::Other, Self::Whole)
+            }
+            (Self::Whole(count), b'.') | (Self::Point(count), b'0') => Self::Point(count),
+            _ => Self::Other,
+        }
+    }
+
+    fn count(self) -> Option<u64> {
+        match self {
+            Self::Whole(count) | Self::Point(count) => Some(count),
+            Self::Other => None,
+        }
+    }
 }
 
 /// Reads JSON in pieces, cut anywhere. In anything else it finds nothing, and it never keeps more
@@ -138,9 +169,7 @@ pub(super) struct Scanner {
     /// There was an `error` in place of an answer, or of the rest of it.
     has_error: bool,
     model: Option<Arc<str>>,
-    tier: Option<Arc<str>>,
-    /// Anthropic's: what isn't `standard` costs more than its tier does.
-    speed: Option<Arc<str>>,
+    tiers: [Option<Arc<str>>; TIERS],
     /// It is Gemini's shape.
     is_gemini: bool,
     /// It is none of Gemini's, whatever comes.
@@ -181,7 +210,7 @@ impl Scanner {
 
     /// Whether there was a complete `usage` that covers the whole answer.
     pub(super) fn is_final(&self) -> bool {
-        self.is_final
+        self.is_final && !self.usage.is_unreadable()
     }
 
     /// Whether it told of an error that ended the answer, without counts for the whole of it.
@@ -198,10 +227,13 @@ impl Scanner {
         self.model.as_ref()
     }
 
-    /// The provider's tier that served the call.
-    pub(super) fn service_tier(&self) -> Option<&str> {
-        let speed = self.speed.as_deref().filter(|speed| *speed != "standard");
-        speed.or(self.tier.as_deref())
+    /// The provider's tiers that served the call, of each key the last.
+    pub(super) fn service_tiers(&self) -> Tiers<'_> {
+        let [speed, tiers @ ..] = &self.tiers;
+        // What isn't the ordinary speed costs more than its tier does; the ordinary one says nothing.
+        let speed = speed.as_deref().filter(|speed| !is_ordinary_tier(speed));
+        let [snake, camel, traffic] = tiers.each_ref().map(Option::as_deref);
+        Tiers::from([speed, snake, camel, traffic])
     }
 
     /// Whether it is in Gemini's shape, of which every event counts what was used so far.
@@ -232,8 +264,8 @@ impl Scanner {
                     self.inside = Inside::Text;
                     behind
                 }
-                Inside::Number(count) if is_of_number(byte) => {
-                    self.inside = Inside::Number(count.and_then(|count| append(count, byte)));
+                Inside::Number(number) if is_of_number(byte) => {
+                    self.inside = Inside::Number(number.then(byte));
                     behind
                 }
                 Inside::Number(_) => {
@@ -302,13 +334,15 @@ impl Scanner {
             b',' => self.keyed = false,
             b'{' | b'[' => self.open(byte == b'{'),
             b'}' | b']' => self.close(),
-            b'-' => self.inside = Inside::Number(None),
-            b'0'..=b'9' => self.inside = Inside::Number(append(0, byte)),
+            b'-' => self.inside = Inside::Number(Number::Other),
+            b'0'..=b'9' => self.inside = Inside::Number(Number::Whole(0).then(byte)),
+            b't' | b'f' => self.note_unreadable(),
             _ => {}
         }
     }
 
     fn open(&mut self, is_object: bool) {
+        self.note_unreadable();
         let key: &[u8] = if self.keyed { &self.key } else { b"" };
         let section = match (is_object, self.section()) {
             (true, _) if self.depth == 0 => Section::Root,
@@ -358,19 +392,35 @@ impl Scanner {
     }
 
     fn end_number(&mut self) {
-        if let Inside::Number(Some(count)) = self.inside
-            && self.keyed
-        {
-            match (self.section(), self.key.as_slice()) {
-                (Section::Modality(_), b"tokenCount") | (Section::CacheDetail, b"inputTokens") => {
-                    self.element.count = count;
-                }
-                (Section::Usage, key) if self.is_not_bedrock && key.ends_with(b"Tokens") => {}
-                (section, key) => self.counts |= self.usage.set(section, key, count),
-            }
+        let Inside::Number(number) = self.inside else {
+            return;
+        };
+        self.inside = Inside::Structure;
+        let Some(count) = number.count() else {
+            self.note_unreadable();
+            return;
+        };
+        if !self.keyed {
+            return;
         }
-        if let Inside::Number(_) = self.inside {
-            self.inside = Inside::Structure;
+        match (self.section(), self.key.as_slice()) {
+            (section, key) if is_of_element(section, key) => self.element.count = count,
+            (Section::Usage, key) if self.is_not_bedrock && key.ends_with(b"Tokens") => {}
+            (section, key) => self.counts |= self.usage.set(section, key, count),
+        }
+    }
+
+    /// The current value is neither a count nor `null`. At the place of a count, that makes the
+    /// usage unreadable.
+    fn note_unreadable(&mut self) {
+        let (section, key) = (self.section(), self.key.as_slice());
+        if !self.keyed
+            || (section == Section::Usage && self.is_not_bedrock && key.ends_with(b"Tokens"))
+        {
+            return;
+        }
+        if is_of_element(section, key) || Usage::has(section, key) {
+            self.usage.set_unreadable();
         }
     }
 
@@ -401,19 +451,45 @@ impl Scanner {
                 self.is_gemini = true;
                 keep_name(&mut self.model, &self.text);
             }
-            (Section::Root | Section::Response | Section::Usage, b"service_tier")
-            | (Section::UsageMetadata, b"serviceTier" | b"trafficType")
-            | (Section::ServiceTier, b"type") => keep_name(&mut self.tier, &self.text),
-            (Section::Usage, b"speed") => keep_name(&mut self.speed, &self.text),
             (Section::Modality(_), b"modality") | (Section::CacheDetail, b"ttl") => {
                 self.element.kind = Kind::named(&self.text);
             }
             (Section::Candidate, b"finishReason") | (Section::PromptFeedback, b"blockReason") => {
                 self.part_ends |= says_something;
             }
-            _ => {}
+            (section, key) => match place_of_tier(section, key) {
+                Some(place) => {
+                    if let Some(tier) = self.tiers.get_mut(place) {
+                        keep_name(tier, &self.text);
+                    }
+                }
+                None => self.note_unreadable(),
+            },
         }
     }
+}
+
+/// How many keys name tiers.
+const TIERS: usize = 4;
+
+/// Each key that names a tier has a place of its own: of two that differ, the dearest counts.
+fn place_of_tier(section: Section, key: &[u8]) -> Option<usize> {
+    match (section, key) {
+        // Anthropic's.
+        (Section::Usage, b"speed") => Some(0),
+        (Section::Root | Section::Response | Section::Usage, b"service_tier") => Some(1),
+        (Section::UsageMetadata, b"serviceTier") | (Section::ServiceTier, b"type") => Some(2),
+        (Section::UsageMetadata, b"trafficType") => Some(3),
+        _ => None,
+    }
+}
+
+/// Whether this is the count of a list's element.
+fn is_of_element(section: Section, key: &[u8]) -> bool {
+    matches!(
+        (section, key),
+        (Section::Modality(_), b"tokenCount") | (Section::CacheDetail, b"inputTokens")
+    )
 }
 
 /// Keeps a name, if it is one.
@@ -431,10 +507,4 @@ fn keep_name(place: &mut Option<Arc<str>>, text: &[u8]) {
 
 fn is_of_number(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
-}
-
-/// Appends a digit; `None` if it isn't a count, or too large.
-fn append(count: u64, byte: u8) -> Option<u64> {
-    let digit = byte.is_ascii_digit().then(|| byte.wrapping_sub(b'0'))?;
-    count.checked_mul(10)?.checked_add(u64::from(digit))
 }

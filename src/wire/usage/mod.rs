@@ -12,7 +12,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 
 use self::{json::Scanner, sse::Events};
 use super::encoding::is_encoded;
-use crate::domain::charge::Tokens;
+use crate::domain::charge::{Tiers, Tokens};
 
 /// What came before an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +91,15 @@ impl UsageReader {
 
     /// Whether these cover the whole answer, and not only what had been used when a stream began.
     /// The end of a stream proves nothing: it may have been cut further in. Nor does a count
-    /// without output in a stream that was left early: some providers write zeros into every event
-    /// but the last.
+    /// without input or output in a stream that was left early: some providers write zeros into
+    /// every event but the last.
     pub(crate) fn are_final(&self, is_over: bool) -> bool {
+        let scanner = self.scanner();
         match &self.0 {
-            Kind::Json(scanner) => scanner.is_final() || (is_over && !scanner.is_list()),
-            Kind::Events(events) => {
-                let has_output = || self.tokens().is_some_and(|tokens| tokens.output > 0);
-                events.scanner().is_final() && (is_over || has_output())
+            Kind::Json(_) if !scanner.is_list() => scanner.is_final() || is_over,
+            Kind::Json(_) | Kind::Events(_) => {
+                let has_both = |tokens: Tokens| tokens.tells_input() && tokens.output > 0;
+                scanner.is_final() && (is_over || self.tokens().is_some_and(has_both))
             }
         }
     }
@@ -108,9 +109,9 @@ impl UsageReader {
         self.scanner().model()
     }
 
-    /// The provider's tier that the answer names.
-    pub(crate) fn service_tier(&self) -> Option<&str> {
-        self.scanner().service_tier()
+    /// The provider's tiers that the answer names.
+    pub(crate) fn service_tiers(&self) -> Tiers<'_> {
+        self.scanner().service_tiers()
     }
 
     fn scanner(&self) -> &Scanner {

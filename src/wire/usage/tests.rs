@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod broken;
+mod contradictions;
 mod cuts;
 mod shapes;
 
@@ -203,9 +204,17 @@ fn a_count_is_final_when_it_speaks_of_the_whole_answer() {
         (reader.are_final(false), reader.are_final(true))
     };
     let event = |data: &str| are_final("text/event-stream", &format!("data: {data}\n\n"));
-    assert_eq!(event(r#"{"usage":{"output_tokens":1}}"#), (true, true));
-    let response = r#"{"response":{"usage":{"output_tokens":1}}}"#;
-    assert_eq!(event(response), (true, true));
+    let both = r#"{"input_tokens":2,"output_tokens":1}"#;
+    assert_eq!(event(&format!(r#"{{"usage":{both}}}"#)), (true, true));
+    let response = format!(r#"{{"response":{{"usage":{both}}}}}"#);
+    assert_eq!(event(&response), (true, true));
+    for text in [
+        r#"{"usage":{"output_tokens":1}}"#,
+        r#"{"usage":{"input_tokens":0,"output_tokens":1}}"#,
+        r#"{"usage":{"input_tokens":1,"output_tokens":0}}"#,
+    ] {
+        assert_eq!(event(text), (false, true), "{text}");
+    }
     for text in [
         r#"{"message":{"usage":{"output_tokens":1}}}"#,
         r#"{"message":{"usage":{"output_tokens":1}},"usage":{}}"#,

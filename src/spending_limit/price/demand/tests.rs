@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    domain::{charge::Tokens, money::Money},
+    domain::{
+        charge::{Tiers, Tokens},
+        money::Money,
+    },
     spending_limit::price::Counts,
 };
 
@@ -184,7 +187,7 @@ proptest! {
             tokens: Some(tokens),
             bytes,
             model: Some(answered),
-            tier: None,
+            tier: Tiers::default(),
             request: demand,
         };
         prop_assert!(models.counted(&counts).unwrap() <= held);

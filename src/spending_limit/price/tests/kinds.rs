@@ -1,7 +1,10 @@
 //! Audio, images, and what contradicts itself.
 
 use super::*;
-use crate::domain::charge::Charge;
+use crate::{
+    domain::charge::{Charge, Tiers},
+    spending_limit::missing::Unpriced,
+};
 
 fn costs(price: &TokenPrice, tokens: Tokens) -> i64 {
     price.cost(&tokens, None).nanos()
@@ -61,7 +64,7 @@ fn a_price_of_zero_is_one() {
         tokens: Some(tokens),
         ..Counts::default()
     };
-    assert_eq!(free.unpriced(&counts), None);
+    assert_eq!(free.unpriced(&counts), [None; 3]);
 }
 
 #[test]
@@ -126,6 +129,67 @@ fn the_handler_counts_kinds_and_names_a_tier() {
     let named = Charge::new();
     named.set_service_tier("flex");
     assert_eq!(named.tokens(), None, "a tier is no count");
+    let unnamed = Charge::new();
+    for name in ["", " ", "\n"] {
+        unnamed.set_service_tier(name);
+        assert_eq!(unnamed.service_tier(), None);
+    }
+    unnamed.set_service_tier("default ");
+    assert_eq!(unnamed.service_tier().map(AsRef::as_ref), Some("default"));
+}
+
+#[test]
+fn parts_that_the_handler_counts_replace_no_count_of_the_answers() {
+    let read = Tokens {
+        input: 1_000,
+        cached: 10,
+        output: 50,
+        searches: 1,
+        ..Tokens::default()
+    };
+    let beside = |count: fn(&Charge), read| {
+        let charge = Charge::new();
+        count(&charge);
+        charge.tokens_beside(read)
+    };
+    let searched = Tokens {
+        searches: 3,
+        ..read
+    };
+    let add_two = |charge: &Charge| charge.add_web_searches(2);
+    assert_eq!(beside(add_two, Some(read)), Some(searched));
+    let alone = Tokens {
+        searches: 2,
+        input_is_unknown: true,
+        ..Tokens::default()
+    };
+    assert_eq!(beside(add_two, None), Some(alone));
+    let parts = |charge: &Charge| {
+        charge.add_cached_tokens(9);
+        charge.add_hour_cache_write_tokens(3);
+        charge.add_audio_input_tokens(4);
+        charge.add_image_output_tokens(60);
+    };
+    let with_parts = Tokens {
+        cache_written: 3,
+        written_for_an_hour: 3,
+        input_audio: 4,
+        output: 60,
+        output_image: 60,
+        ..read
+    };
+    assert_eq!(beside(parts, Some(read)), Some(with_parts));
+    let whole = |charge: &Charge| {
+        charge.add_output_tokens(0);
+        charge.add_web_searches(2);
+    };
+    let counted = Tokens {
+        searches: 2,
+        ..Tokens::default()
+    };
+    assert_eq!(beside(whole, Some(read)), Some(counted), "all replaced");
+    assert_eq!(beside(|_| {}, Some(read)), Some(read));
+    assert_eq!(beside(|_| {}, None), None);
 }
 
 #[test]
@@ -146,14 +210,29 @@ fn searches_cost_by_the_thousand_and_are_held_for() {
         ..Tokens::default()
     };
     assert_eq!(price.cost(&endless, None), Money::MAX);
-    // Of a stream that was left, nobody knows how many there were.
+    // Of a stream that was left, those that were counted by then.
     let begun = Counts {
         tokens: counts(7, 1).tokens,
         request: Plain(100).into(),
         ..Counts::default()
     };
-    let most = nanos(7 * 500 + 1_500 + 3 * cent);
+    let most = nanos(7 * 500 + 1_500);
     assert_eq!(price.cost_at_most(nanos(held), &begun), most);
+    let searched = Counts {
+        tokens: begun.tokens.map(|tokens| Tokens {
+            searches: 2,
+            ..tokens
+        }),
+        ..begun
+    };
+    let most = nanos(7 * 500 + 1_500 + 2 * cent);
+    assert_eq!(price.cost_at_most(nanos(held), &searched), most);
+    let uncounted = Counts {
+        tokens: None,
+        ..begun
+    };
+    let most = nanos(100 * 500);
+    assert_eq!(price.cost_at_most(nanos(held), &uncounted), most);
 }
 
 #[test]
@@ -161,10 +240,10 @@ fn what_has_no_price_of_its_own_is_told() {
     let told = |price: &TokenPrice, tokens: Tokens, tier| {
         let counts = Counts {
             tokens: Some(tokens),
-            tier,
+            tier: Tiers::from(tier),
             ..Counts::default()
         };
-        price.unpriced(&counts).is_some()
+        price.unpriced(&counts) != [None; 3]
     };
     let none = Tokens::default();
     let audio = Tokens {
@@ -184,6 +263,16 @@ fn what_has_no_price_of_its_own_is_told() {
     assert!(!told(&by_token().web_searches(nanos(1), 0), searched, None));
     assert!(told(&plain, none, Some("priority")));
     assert!(!told(&plain, none, Some("default")));
+    let all = Counts {
+        tokens: Some(Tokens {
+            searches: 1,
+            ..audio
+        }),
+        tier: Tiers::from(Some("flex")),
+        ..Counts::default()
+    };
+    let each = [Unpriced::Media, Unpriced::Searches, Unpriced::Tier];
+    assert_eq!(plain.unpriced(&all), each.map(Some));
     let tiered = by_kind().tier("priority", by_rates());
     assert!(!told(&tiered, none, Some("priority")));
     assert!(told(&tiered, audio, Some("priority")), "by its own rates");

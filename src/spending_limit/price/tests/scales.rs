@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::spending_limit::PriceTable;
+use crate::{domain::charge::Tiers, spending_limit::PriceTable};
 
 /// So many nano-dollars for a token of input, and of output.
 fn rates(input: i64, output: i64) -> TokenPrice {
@@ -91,7 +91,10 @@ fn a_tier_costs_by_its_name_and_an_unknown_one_the_most() {
         (Some("priority"), 4),
         (Some("auto"), 4),
         (Some("ultra"), 4),
-        (Some(""), 4),
+        (Some(""), 2),
+        (Some(" "), 2),
+        (Some("default "), 2),
+        (Some(" flex "), 1),
     ] {
         assert_eq!(cost(&price, 1, 0, tier), each, "{tier:?}");
     }
@@ -113,7 +116,7 @@ fn a_stream_that_was_left_is_of_the_dearest_tier_unless_it_named_one() {
     let left = |tokens, tier, bytes| {
         let counts = Counts {
             tokens,
-            tier,
+            tier: Tiers::from(tier),
             bytes,
             request: Plain(100).into(),
             ..Counts::default()
@@ -136,6 +139,90 @@ fn a_stream_that_was_left_is_of_the_dearest_tier_unless_it_named_one() {
     };
     let held = spoken.hold(&Plain(100).into()).unwrap();
     assert_eq!(spoken.cost_at_most(held, &counts).nanos(), 50 + 10 + 2 * 50);
+}
+
+#[test]
+fn of_several_tiers_the_dearest_counts() {
+    let price = rates(2, 20)
+        .tier("flex ", rates(1, 10))
+        .tier("priority", rates(4, 40));
+    let cost = |names| {
+        let tokens = counts(1, 0).tokens.unwrap();
+        price.cost(&tokens, Tiers::from(names)).nanos()
+    };
+    let (flex, priority) = (Some("flex"), Some("priority"));
+    assert_eq!(cost([None, None, priority, Some("ON_DEMAND")]), 4);
+    assert_eq!(cost([flex, priority, None, None]), 4);
+    assert_eq!(cost([None, None, flex, Some("ON_DEMAND")]), 2);
+    assert_eq!(cost([None, flex, None, flex]), 1);
+    assert_eq!(cost([None, flex, None, Some("auto")]), 4);
+    assert_eq!(cost([Some(""), flex, None, Some(" ")]), 1);
+}
+
+/// Zeros in every event but the last, or no input in them.
+#[test]
+fn a_stream_that_was_left_before_its_input_was_counted_costs_all_of_it() {
+    let price = rates(1_000, 10_000).above_input(800_000, rates(2_000, 15_000));
+    let left = |tokens, length| {
+        let counts = Counts {
+            tokens: Some(tokens),
+            bytes: 127,
+            request: Plain(length).into(),
+            ..Counts::default()
+        };
+        let held = price.hold(&counts.request).unwrap();
+        price.cost_at_most(held, &counts).nanos()
+    };
+    let zeros = Tokens::default();
+    assert_eq!(left(zeros, 800_000), 800_000 * 1_000 + 127 * 10_000);
+    assert_eq!(left(zeros, 1_000_000), 1_000_000 * 2_000 + 127 * 15_000);
+    let output = |output| Tokens {
+        output,
+        input_is_unknown: true,
+        ..zeros
+    };
+    assert_eq!(left(output(200), 100), 100 * 1_000 + 200 * 10_000);
+    assert_eq!(left(output(5), 100), 100 * 1_000 + 127 * 10_000);
+    let most = 100 * 1_000 + 4_096 * 10_000;
+    assert_eq!(left(output(4_096), 100), most, "as was held");
+    let counted = counts(7, 5).tokens.unwrap();
+    assert_eq!(left(counted, 1_000_000), 7 * 1_000 + 127 * 10_000);
+    // The tier that was named still counts.
+    let tiered = rates(2, 20).tier("priority", rates(4, 40));
+    let counts = Counts {
+        tokens: Some(zeros),
+        tier: Tiers::from(Some("default")),
+        bytes: 3,
+        request: Plain(100).into(),
+        ..Counts::default()
+    };
+    let held = tiered.hold(&counts.request).unwrap();
+    assert_eq!(tiered.cost_at_most(held, &counts).nanos(), 260);
+}
+
+#[test]
+fn a_whole_count_that_names_no_input_costs_what_was_held_for() {
+    let price = Price::from(rates(1, 10).above_input(99, rates(2, 20)));
+    let cost = |tokens| {
+        let counts = Counts {
+            tokens: Some(tokens),
+            bytes: 900,
+            request: Plain(100).into(),
+            ..Counts::default()
+        };
+        price.counted(&counts).unwrap().nanos()
+    };
+    let unnamed = Tokens {
+        output: 5,
+        input_is_unknown: true,
+        ..Tokens::default()
+    };
+    assert_eq!(cost(unnamed), 100 * 2 + 5 * 20);
+    let zero = Tokens {
+        input_is_unknown: false,
+        ..unnamed
+    };
+    assert_eq!(cost(zero), 5 * 10, "explicitly zero");
 }
 
 #[test]
@@ -239,7 +326,7 @@ fn usage(input: u64, output: u64) -> impl Strategy<Value = Tokens> {
             output: written.0,
             output_audio: written.1,
             output_image: written.2,
-            searches: 0,
+            ..Tokens::default()
         };
         tokens.with_whole_parts()
     })
@@ -273,9 +360,11 @@ proptest! {
             let cost = price.cost(&tokens, tier);
             prop_assert!(cost <= held, "{cost} > {held}");
             // What a stream that was left costs is between them.
-            let all = Counts { tokens: Some(tokens), tier, bytes, ..Counts::default() };
+            let all = Counts { tokens: Some(tokens), tier: Tiers::from(tier), bytes, ..Counts::default() };
             let left = price.cost_at_most(held, &all);
             prop_assert!(cost <= left && left <= held, "{cost} {left} {held}");
+            // Searches that nobody has counted yet aren't charged.
+            let cost = price.cost(&Tokens { searches: 0, ..tokens }, tier);
             let uncounted = Counts { tokens: None, bytes: tokens.output, ..all };
             let left = price.cost_at_most(held, &uncounted);
             prop_assert!(cost <= left && left <= held, "{cost} {left} {held}");
