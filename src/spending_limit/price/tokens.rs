@@ -138,7 +138,8 @@ impl TokenPrice {
 
     /// The most output tokens that a request may ask for, those of all its choices together, where
     /// that is [read](crate::BodyDigestLayer::read_use); one that asks for more is refused with 400.
-    /// Unlimited by default.
+    /// Unlimited by default. Where nothing reads the route's requests, all of them are refused with
+    /// 500, and the log says why.
     pub const fn requested_output_max(mut self, tokens: u64) -> Self {
         self.requested_output_max = Some(tokens);
         self
