@@ -40,8 +40,12 @@ pub struct Price {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Flat(Money),
-    Tokens(TokenPrice),
-    Bytes { per_million: Money, bound: u64 },
+    /// Shared, because it is large and each call moves its price.
+    Tokens(Arc<TokenPrice>),
+    Bytes {
+        per_million: Money,
+        bound: u64,
+    },
     Models(Arc<Models>),
 }
 
@@ -85,7 +89,7 @@ pub enum CostSource {
 
 impl From<TokenPrice> for Price {
     fn from(price: TokenPrice) -> Self {
-        Self::of(Kind::Tokens(price))
+        Self::of(Kind::Tokens(Arc::new(price)))
     }
 }
 

@@ -89,6 +89,9 @@ impl PriceTable {
     /// [`Principal`](crate::Principal) (in the head's extensions), or by a header. It does not see
     /// the body. A request for which it returns a negative price is refused (500).
     ///
+    /// For prices by tokens return a clone of a [`Price`] that was made once: it is shared. A
+    /// [`TokenPrice`](crate::TokenPrice) takes an allocation for each request.
+    ///
     /// # Errors
     /// As for [`route`](Self::route).
     pub fn route_by<P: Into<Price>>(

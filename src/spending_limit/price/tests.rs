@@ -268,3 +268,9 @@ fn of_an_unknown_model_of_which_nothing_was_counted_nobody_knows_the_cost() {
     };
     assert_eq!(mixed.counted(&flat), Some(nanos(1)));
 }
+
+/// Each call moves its price, from its table into its hold.
+#[test]
+fn a_price_is_small_whatever_it_goes_by() {
+    assert!(size_of::<Price>() <= 64, "{}", size_of::<Price>());
+}
