@@ -84,6 +84,11 @@ impl<K: Digested, V: Clone> Recent<K, V> {
 
     pub(crate) fn get(&self, key: &K, now: Duration) -> Option<V> {
         let mut shard = self.shard(key)?;
+        if !shard.is_old(self.age_max, now)
+            && let Some(found) = shard.young.get(key)
+        {
+            return Some(found.clone());
+        }
         let dropped = shard.grow_old(self.age_max, now);
         let (found, full) = shard.get(key, self.half, now);
         // In this order, here and below: hundreds of entries are not dropped while others wait.
@@ -167,9 +172,13 @@ impl<K: Digested, V: Clone> Shard<K, V> {
         dropped
     }
 
+    fn is_old(&self, age_max: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.began) >= age_max
+    }
+
     fn grow_old(&mut self, age_max: Duration, now: Duration) -> Dropped<K, V> {
-        let is_old = now.saturating_sub(self.began) >= age_max;
-        is_old.then(|| self.begin_anew(HashMap::new(), now))
+        self.is_old(age_max, now)
+            .then(|| self.begin_anew(HashMap::new(), now))
     }
 
     fn begin_anew(&mut self, young: HashMap<K, V>, now: Duration) -> HashMap<K, V> {

@@ -66,9 +66,9 @@ impl Location {
             Credential::Text(key)
                 if credentials.key_header == Credential::Absent && headers.shares_bearer() =>
             {
-                Found::Bearer(key)
+                Found::Bearer(key.as_str())
             }
-            Credential::Text(key) => Found::Key(Cow::Borrowed(key)),
+            Credential::Text(key) => Found::Key(Cow::Borrowed(key.as_str())),
         }
     }
 }

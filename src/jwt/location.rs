@@ -4,9 +4,12 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::header::AUTHORIZATION;
 
-use crate::wire::{
-    CookieValue, Credential, CredentialPlaces, Credentials, KeyHeaders, Origin, RequestHead,
-    X_API_KEY, are_doubled, is_cross_site, read_cookie,
+use crate::{
+    domain::credential::CredentialText,
+    wire::{
+        CookieValue, Credential, CredentialPlaces, Credentials, KeyHeaders, Origin, RequestHead,
+        X_API_KEY, are_doubled, is_cross_site, read_cookie,
+    },
 };
 
 type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
@@ -34,6 +37,8 @@ pub(super) enum Found<'a> {
     /// A cookie that another site's page made the browser send.
     CrossSite,
     Token(Cow<'a, str>),
+    /// A token in `authorization`.
+    Bearer(CredentialText<'a>),
 }
 
 impl Location {
@@ -83,7 +88,7 @@ fn bearer<'a>(head: &RequestHead<'a>, places: &KeyHeaders) -> Found<'a> {
         return Found::Ambiguous;
     };
     match credentials.bearer {
-        Credential::Text(token) if looks_like_a_token(token) => Found::Token(Cow::Borrowed(token)),
+        Credential::Text(text) if looks_like_a_token(text) => Found::Bearer(text),
         Credential::Unreadable => Found::Unreadable,
         Credential::Text(_) => Found::Foreign,
         // A key instead of a token is a credential, just not a good one.
@@ -93,8 +98,9 @@ fn bearer<'a>(head: &RequestHead<'a>, places: &KeyHeaders) -> Found<'a> {
 }
 
 /// Three segments or more: this is meant to be a JWS (RFC 7515, 3.1). API keys have no dots.
-fn looks_like_a_token(text: &str) -> bool {
-    memchr::memchr_iter(b'.', text.as_bytes()).nth(1).is_some()
+fn looks_like_a_token(text: CredentialText<'_>) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr(b'.', bytes) != memchr::memrchr(b'.', bytes)
 }
 
 impl fmt::Debug for Location {

@@ -42,7 +42,7 @@ use location::{Found, Location};
 
 use crate::{
     domain::{
-        credential::CredentialKind,
+        credential::{CredentialKind, CredentialText},
         denial::{Denial, DenialKind},
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
@@ -206,7 +206,7 @@ pub struct JwtPolicy {
 }
 
 impl JwtPolicy {
-    fn judge(&self, token: &str) -> Decision<Identified> {
+    fn judge(&self, token: CredentialText<'_>) -> Decision<Identified> {
         let verified = match self.verifier.verify_or_wait(token, &self.others) {
             Verification::Over(Ok(verified)) => verified,
             Verification::Over(Err(refusal)) if refusal.is_left => {
@@ -215,7 +215,9 @@ impl JwtPolicy {
             Verification::Over(Err(refusal)) => {
                 return Decision::Ready(Verdict::Refuse(refusal.into()));
             }
-            Verification::Waits { keys, .. } => return self.judge_after(keys, token.to_owned()),
+            Verification::Waits { keys, .. } => {
+                return self.judge_after(keys, token.as_str().to_owned());
+            }
         };
         let Some(sessions) = &self.sessions else {
             return Decision::Ready(admit(&verified));
@@ -284,7 +286,8 @@ impl Policy for JwtPolicy {
     fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
         let refuse = |kind| Decision::Ready(Verdict::Refuse(denial(kind)));
         match self.location.read(head, &self.trusted) {
-            Found::Token(token) => self.judge(&token),
+            Found::Bearer(token) => self.judge(token),
+            Found::Token(token) => self.judge((&*token).into()),
             Found::Nothing => abstain(DenialKind::CredentialMissing),
             Found::Foreign => abstain(DenialKind::CredentialInvalid),
             Found::Unreadable => refuse(DenialKind::CredentialInvalid),

@@ -19,8 +19,8 @@ use crate::recent::{Digested, Recent};
 pub(super) struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    pub(super) fn of(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
+    pub(super) fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
     }
 }
 

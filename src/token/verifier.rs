@@ -16,7 +16,10 @@ use super::{
     rules::Rules,
     unverified,
 };
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::{
+    clock::{Clock, Timestamp},
+    credential::CredentialText,
+};
 
 /// The longest token that is accepted, in bytes: 16 KiB. Longer ones are refused before any
 /// computation.
@@ -99,7 +102,7 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
     pub fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify_or_wait(token, &[]) {
+        match self.verify_or_wait(token.into(), &[]) {
             Verification::Over(outcome) => Ok(outcome?),
             // The fetch continues even if nobody waits for it.
             Verification::Waits { meanwhile, .. } => Ok(meanwhile?),
@@ -112,7 +115,7 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify_or_wait(token, &[]) {
+        match self.verify_or_wait(token.into(), &[]) {
             Verification::Over(outcome) => Ok(outcome?),
             Verification::Waits { keys, .. } => Ok(self.verify_after(keys, token).await?),
         }
@@ -120,7 +123,11 @@ impl TokenVerifier {
 
     /// Verifies a token by the current keys, and reports whether others may arrive. A token that is
     /// not this verifier's but of one of the issuers `others` is [left](Refusal::is_left) to theirs.
-    pub(crate) fn verify_or_wait(&self, token: &str, others: &[Box<str>]) -> Verification {
+    pub(crate) fn verify_or_wait(
+        &self,
+        token: CredentialText<'_>,
+        others: &[Box<str>],
+    ) -> Verification {
         let outcome = self.look_beside(token, others);
         if matches!(&outcome, Err(refusal) if refusal.is_left) {
             return Verification::Over(outcome);
@@ -136,7 +143,7 @@ impl TokenVerifier {
         }
         match outcome {
             Err(refusal) if refusal.undecided_by.is_some() => {
-                self.retry_after_refresh(token, refusal)
+                self.retry_after_refresh(token.as_str(), refusal)
             }
             outcome => Verification::Over(outcome),
         }
@@ -187,21 +194,25 @@ impl TokenVerifier {
 
     /// Verifies a token by the current keys.
     pub(crate) fn look(&self, token: &str) -> Result<Arc<VerifiedToken>, Refusal> {
-        self.look_beside(token, &[])
+        self.look_beside(token.into(), &[])
     }
 
-    fn look_beside(&self, token: &str, others: &[Box<str>]) -> Result<Arc<VerifiedToken>, Refusal> {
-        if token.len() > TOKEN_LENGTH_MAX {
+    fn look_beside(
+        &self,
+        token: CredentialText<'_>,
+        others: &[Box<str>],
+    ) -> Result<Arc<VerifiedToken>, Refusal> {
+        if token.as_bytes().len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::malformed("the token is longer than 16 KiB").into());
         }
         let now = self.0.clock.now();
         // Needed even without a cache: it lets a source look for new keys.
         let generation = self.0.keys.generation(now);
         let Some(memo) = &self.0.verified else {
-            self.claim_token(token, others)?;
-            return self.judge(token, now).map(Arc::new);
+            self.claim_token(token.as_str(), others)?;
+            return self.judge(token.as_str(), now).map(Arc::new);
         };
-        let digest = TokenDigest::of(token);
+        let digest = TokenDigest::of(token.as_bytes());
         // A token verified by other keys is judged again: its key may have been removed.
         if let Some(known) = memo
             .recall(&digest)
@@ -217,6 +228,7 @@ impl TokenVerifier {
             };
         }
         // A known token was this verifier's.
+        let token = token.as_str();
         self.claim_token(token, others)?;
         let verified = Arc::new(self.judge(token, now)?);
         memo.remember(digest, Arc::clone(&verified));

@@ -126,7 +126,7 @@ impl SessionCookieVerifier {
         let Some(memo) = &self.0.verified else {
             return self.0.judge(cookie).map(|good| good.principal);
         };
-        let digest = TokenDigest::of(cookie);
+        let digest = TokenDigest::of(cookie.as_bytes());
         if let Some(known) = memo.recall(&digest) {
             return match self.0.judge_time(&known) {
                 Ok(()) => Ok(known.principal.clone()),
