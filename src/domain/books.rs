@@ -6,6 +6,7 @@
 //!
 //! What always holds:
 //! - deposited + credit line = available + held + settled;
+//! - settled is the sum of all charges in the usage log; a [`refund`] pays in and changes no charge;
 //! - in every window with a limit, settled + held ≤ limit when a hold is granted; only a settlement
 //!   above its hold (an overrun) can pass it, and then new holds wait.
 //!
@@ -15,6 +16,7 @@
 
 mod late;
 mod lease;
+mod refund;
 mod rolling;
 mod spent;
 
@@ -35,6 +37,8 @@ pub use lease::{
     Due, LateReport, Lease, LeaseId, LeaseStanding, LeaseStep, Served, StepKind, Stepped,
     abandoned_call,
 };
+pub(crate) use refund::pay;
+pub use refund::{ChargedCall, RefundRefusal, refund};
 pub use rolling::Rolling;
 pub use spent::{Budget, Spent};
 
@@ -356,7 +360,8 @@ pub fn credit(balance: &mut Balance, amount: Money) -> Option<()> {
     Some(())
 }
 
-/// Corrects what was paid in, up or down: a refund, a chargeback. The balance may become negative;
+/// Corrects what was paid in, up or down: a gift, a chargeback, or a [`refund`], which also lowers
+/// what budgets have spent. The balance may become negative;
 /// new holds are refused until it is covered. `None` if the amount is zero or exceeds what an
 /// account can hold; then nothing has changed.
 pub fn adjust(balance: &mut Balance, amount: Money) -> Option<()> {

@@ -70,8 +70,8 @@ impl SpendingLimits {
     }
 }
 
-/// A soft limit was crossed. Reported once per limit and window; for a rolling window, at most once
-/// in its length.
+/// A soft limit was crossed. Reported once per limit and window, and once more if it is crossed
+/// again after a refund; for a rolling window, at most once in its length.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SpendingAlert {

@@ -1,13 +1,15 @@
 //! Holds, settlements, and the log of usage and payments.
 
 mod details;
+mod payment;
 mod row;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use serde::Serialize;
-
-pub use self::details::UsageDetails;
+pub use self::{
+    details::UsageDetails,
+    payment::{Adjustment, Credit, RefundedCall, Transaction, is_reference},
+};
 
 use super::{
     AccountId, KeyId, RequestId,
@@ -289,53 +291,4 @@ pub struct UsageEntry {
     pub settlement: Settlement,
     /// When the settlement was recorded.
     pub settled_at: Timestamp,
-}
-
-/// The longest reference of a payment or a correction, in bytes.
-const REFERENCE_LENGTH_MAX: usize = 255;
-
-/// Whether a text can be the reference of a payment or a correction: 1 to 255 bytes. An empty one
-/// names nothing, and a second one without a name would be taken for the first.
-#[must_use]
-pub fn is_reference(text: &str) -> bool {
-    (1..=REFERENCE_LENGTH_MAX).contains(&text.len())
-}
-
-/// A payment into an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credit {
-    /// The account.
-    pub account: AccountId,
-    /// How much, above zero.
-    pub amount: Money,
-    /// Names the payment, in 1 to 255 bytes: the same reference again is the same payment, and is
-    /// counted once. References are unique across all accounts.
-    pub reference: String,
-}
-
-/// A correction of what was paid in: a refund, a chargeback, a gift.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adjustment {
-    /// The account.
-    pub account: AccountId,
-    /// How much: positive in the account's favour, negative against it.
-    pub amount: Money,
-    /// Names the correction, in 1 to 255 bytes: the same reference again is the same correction.
-    /// Payments and corrections share one set of references.
-    pub reference: String,
-}
-
-/// One movement of money in an account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Transaction {
-    /// Its position in the log; later ones have larger ones.
-    pub position: u64,
-    /// When.
-    pub at: Timestamp,
-    /// How much: positive if paid in, negative if charged or corrected.
-    pub amount: Money,
-    /// The payment's or the correction's reference, or the id of the request that was charged.
-    pub reference: String,
-    /// The route that was charged; `None` for a payment or a correction.
-    pub route: Option<String>,
 }

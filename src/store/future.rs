@@ -8,6 +8,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::domain::books::RefundRefusal;
+
 /// A store's answer, ready or pending.
 ///
 /// An engine in this process answers with [`StoreFuture::ready`], which doesn't allocate and can be
@@ -65,6 +67,12 @@ impl<T> fmt::Debug for StoreFuture<T> {
             State::Ready(_) => "StoreFuture(ready)",
             State::Pending(_) => "StoreFuture(pending)",
         })
+    }
+}
+
+impl From<RefundRefusal> for StoreError {
+    fn from(refusal: RefundRefusal) -> Self {
+        Self::new(StoreErrorKind::Refused, &refusal.to_string())
     }
 }
 
@@ -128,6 +136,12 @@ impl StoreError {
     pub(crate) fn no_reference() -> Self {
         let text = "a reference has 1 to 255 bytes";
         Self::new(StoreErrorKind::Refused, text)
+    }
+
+    /// A refund of a call whose row is another account's, or another call's, or gone.
+    pub(crate) fn unknown_call() -> Self {
+        let text = "the account's usage log has no such call";
+        Self::new(StoreErrorKind::NotFound, text)
     }
 
     /// A reference that belongs to another movement of money.

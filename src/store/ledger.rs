@@ -63,9 +63,13 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// used for another amount or account.
     fn credit(&self, credit: Credit) -> StoreFuture<Balance>;
 
-    /// Corrects what was paid in, up or down, once per reference, and returns the balance. Fails
-    /// like [`credit`](Self::credit), with which it shares the references; an amount of zero is
-    /// refused.
+    /// Corrects what was paid in, up or down, once per reference, and returns the balance; a refund
+    /// also lowers what [its budgets](Adjustment::in_budget) have spent
+    /// ([`books::refund`](crate::books::refund)). Fails like [`credit`](Self::credit), with which it
+    /// shares the references; an amount of zero is refused, and a refund that is not above zero. One
+    /// [of a call](Adjustment::of_call) is refused beyond what that was charged, less all of its
+    /// other refunds, and fails with `NotFound` if the call's row is not, or no longer, in the
+    /// account's usage log.
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance>;
 
     /// Sets how far the account may be spent below what was paid in, and returns the balance. Fails

@@ -3,6 +3,7 @@
 
 mod late;
 mod limits;
+mod refund;
 mod rolling;
 
 use std::{
@@ -58,6 +59,8 @@ pub(crate) struct Oracle {
     ended: HashSet<HoldId>,
     late: HashMap<HoldId, Late>,
     settled: HashMap<Window, i128>,
+    /// What was given back of calls, by their positions.
+    refunded: HashMap<u64, i128>,
     limits: HashMap<(AccountId, BudgetId), SpendingLimits>,
     known: HashMap<(AccountId, Arc<str>), Known>,
     told: HashSet<(Window, i64)>,

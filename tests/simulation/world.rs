@@ -1,5 +1,7 @@
 //! Who does what next.
 
+mod refunds;
+
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use tollgate::{
@@ -32,10 +34,11 @@ pub(crate) struct Tally {
     calls_dropped: usize,
     clock_set: usize,
     paid_again: usize,
+    given_back: usize,
 }
 
 impl Tally {
-    fn counts(&self) -> [usize; 11] {
+    fn counts(&self) -> [usize; 12] {
         [
             self.granted,
             self.refused,
@@ -48,6 +51,7 @@ impl Tally {
             self.calls_dropped,
             self.clock_set,
             self.paid_again,
+            self.given_back,
         ]
     }
 
@@ -63,6 +67,7 @@ impl Tally {
         self.calls_dropped += other.calls_dropped;
         self.clock_set += other.clock_set;
         self.paid_again += other.paid_again;
+        self.given_back += other.given_back;
     }
 
     pub(crate) fn assert_all_happened(&self) {
@@ -158,6 +163,7 @@ impl World {
             18..=24 => self.poll_a_call(),
             25 => self.drop_a_call(),
             26 => self.pay(account),
+            27 if self.dice.one_in(2) => self.refund(account),
             27 => self.adjust(account),
             28 => self.set_limits(account),
             29 => self.set_credit_line(account),
@@ -332,11 +338,11 @@ impl World {
 
     fn adjust(&mut self, account: &AccountId) {
         let amount = self.dice.between(-60, 60);
-        let adjustment = Adjustment {
-            account: account.clone(),
-            amount: Money::from_nanos(amount),
-            reference: format!("adjustment-{}", self.ledger.clock.elapsed().as_nanos()),
-        };
+        let adjustment = Adjustment::new(
+            account.clone(),
+            Money::from_nanos(amount),
+            format!("adjustment-{}", self.ledger.clock.elapsed().as_nanos()),
+        );
         self.ledger.expire(account);
         // Zero, or the moment's second one: refused.
         if at_once(self.ledger.adjust(adjustment)).is_ok() {

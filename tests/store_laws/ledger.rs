@@ -86,11 +86,7 @@ pub(crate) async fn a_payment_without_a_name_is_refused<S: LedgerEngine>(store: 
         amount: nanos(5),
         reference: reference.to_owned(),
     };
-    let adjustment = |reference: &str| Adjustment {
-        account: ann.clone(),
-        amount: nanos(-1),
-        reference: reference.to_owned(),
-    };
+    let adjustment = |reference: &str| Adjustment::new(ann.clone(), nanos(-1), reference);
     // In bytes, not in characters.
     for reference in ["", &"a".repeat(256), &"ä".repeat(128)] {
         for _ in 0..2 {

@@ -80,6 +80,7 @@ mod redis_time;
 mod redis_under_way;
 #[cfg(feature = "redis")]
 mod redis_under_way_upkeep;
+mod refunds;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod rolling;
@@ -328,6 +329,11 @@ laws! {
         ledger::a_late_settlement_adds_to_what_was_charged_and_never_takes,
         ledger::after_a_day_a_late_settlement_changes_nothing,
         operations::a_correction_counts_once_and_may_leave_less_than_nothing,
+        refunds::a_refund_lowers_what_its_budgets_have_spent,
+        refunds::a_refund_of_a_call_counts_where_the_call_did,
+        refunds::a_call_is_given_back_once,
+        refunds::refunds_of_one_call_that_meet_give_it_back_once,
+        refunds::in_a_window_that_rolls_a_refund_takes_the_call_s_own_charge,
         operations::a_credit_line_is_spent_and_no_more,
         operations::a_hold_lives_longer_where_it_is_extended,
         operations::an_account_has_only_so_many_holds_open_and_others_theirs,

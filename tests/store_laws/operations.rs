@@ -16,11 +16,7 @@ use crate::engines::{
 };
 
 fn adjustment(account: &AccountId, amount: i64, reference: &str) -> Adjustment {
-    Adjustment {
-        account: account.clone(),
-        amount: nanos(amount),
-        reference: reference.to_owned(),
-    }
+    Adjustment::new(account.clone(), nanos(amount), reference)
 }
 
 pub(crate) async fn a_correction_counts_once_and_may_leave_less_than_nothing<S: LedgerEngine>(

@@ -104,6 +104,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
         INSERT INTO audit (at, actor, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'ann', 'key.create', 'success', 0, 1);
         INSERT INTO audit (at, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'authenticate', 'refused', 1, 1);
         DROP TABLE abandoned; ALTER TABLE api_key DROP COLUMN is_disabled;
+        DROP INDEX credit_by_call; ALTER TABLE credit DROP COLUMN refunded; ALTER TABLE credit DROP COLUMN request_id;
         PRAGMA user_version = 8";
     file.execute_batch(before).unwrap();
     drop(file);

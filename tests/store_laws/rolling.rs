@@ -303,6 +303,7 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
              DROP COLUMN usage_is_missing, DROP COLUMN details;
          DROP TABLE tollgate.abandoned;
          ALTER TABLE tollgate.api_key DROP COLUMN is_disabled;
+         ALTER TABLE tollgate.credit DROP COLUMN refunded, DROP COLUMN request_id;
          DELETE FROM tollgate.migration WHERE version >= 7";
     sqlx::raw_sql(before).execute(&pool).await.unwrap();
 

@@ -25,11 +25,11 @@ async fn spend(store: &impl Ledger, charged: i64) {
 }
 
 async fn correct(store: &impl Ledger, amount: i64) {
-    let adjustment = Adjustment {
-        account: account("ann"),
-        amount: nanos(amount),
-        reference: format!("correction-{amount}"),
-    };
+    let adjustment = Adjustment::new(
+        account("ann"),
+        nanos(amount),
+        format!("correction-{amount}"),
+    );
     store.adjust(adjustment).await.unwrap();
 }
 

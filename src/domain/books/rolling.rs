@@ -170,6 +170,20 @@ impl Rolling {
         }
     }
 
+    /// Takes charges back, of those that count from `since` on or of all, oldest first: which of
+    /// them it was isn't known, and so none counts for a shorter time than it must.
+    pub(super) fn refund(&mut self, amount: Money, since: Option<i64>) {
+        let first = since.map_or(i64::MIN, |second| self.window.slice_of(second));
+        let mut rest = amount;
+        for slice in self.slices.iter_mut().filter(|slice| slice.number >= first) {
+            let part = rest.min(slice.settled);
+            slice.settled = slice.settled.saturating_sub(part);
+            self.settled = self.settled.saturating_sub(part);
+            rest = rest.saturating_sub(part);
+        }
+        self.slices.retain(|slice| !slice.settled.is_zero());
+    }
+
     /// How long until at most `room` counts, if nothing more is charged. `None` if that is so
     /// already, or never will be.
     pub(super) fn wait(&self, room: Money, second: i64) -> Option<Duration> {

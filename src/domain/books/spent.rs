@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HoldRefusal, Money, Rolling};
+use super::{ChargedCall, HoldRefusal, Money, Rolling};
 use crate::domain::budget::{BudgetWindow, Moment, RollingWindow, SpendingLimits, Windows};
 
 /// What was spent in one window.
@@ -43,6 +43,10 @@ impl Spent {
 
     pub(super) fn hold(&mut self, amount: Money) {
         self.held = self.held.saturating_add(amount);
+    }
+
+    fn refund(&mut self, amount: Money) {
+        self.settled = self.settled.saturating_sub(amount).max(Money::ZERO);
     }
 
     /// Returns the amount now spent if the charge just crossed `soft`.
@@ -240,5 +244,21 @@ impl Budget {
             passed[3].1 = rolling.settle(charged, second, soft);
         }
         passed
+    }
+
+    /// Gives back what was charged, in the windows of its call, or in the current ones without one.
+    pub(super) fn refund(&mut self, amount: Money, call: Option<&ChargedCall>, now: Moment) {
+        self.roll(now.windows, now.second);
+        let windows = call.map_or(self.windows, |call| call.windows);
+        if self.windows.day == windows.day {
+            self.day.refund(amount);
+        }
+        if self.windows.month == windows.month {
+            self.month.refund(amount);
+        }
+        self.total.refund(amount);
+        if let Some(rolling) = &mut self.rolling {
+            rolling.refund(amount, call.map(|call| call.second));
+        }
     }
 }

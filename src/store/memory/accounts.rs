@@ -13,7 +13,12 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-use super::{Inner, idempotency::IdempotencyKeys, log::Links};
+use super::{
+    Inner,
+    idempotency::IdempotencyKeys,
+    log::Links,
+    payments::{Payment, Payments},
+};
 use crate::{
     domain::{
         AccountId, BudgetId,
@@ -21,9 +26,9 @@ use crate::{
         budget::{Budgets, SpendingAlert, Windows},
         clock::Timestamp,
         money::Money,
-        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, Transaction, is_reference},
+        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
     },
-    store::{StoreError, late_holds::LateHolds, open_holds::OpenHolds},
+    store::{late_holds::LateHolds, open_holds::OpenHolds},
     sync::lock,
 };
 
@@ -35,7 +40,7 @@ pub(super) struct Accounts {
     shards: [Mutex<Shard>; SHARDS],
     chooser: DefaultHashBuilder,
     /// All payments by reference.
-    payments: Mutex<HashMap<String, (AccountId, Money)>>,
+    pub(super) payments: Mutex<Payments>,
     instance: u64,
     numbers: AtomicU64,
 }
@@ -48,6 +53,8 @@ pub(super) struct Account {
     late: LateHolds<LateHold>,
     pub(super) latest: Links,
     pub(super) payments: Vec<Payment>,
+    /// What was given back of calls, by their positions.
+    pub(super) refunded: HashMap<u64, Money>,
     idempotency: IdempotencyKeys,
 }
 
@@ -82,12 +89,6 @@ impl Ending {
             expiry: hold.expiry,
         })
     }
-}
-
-pub(super) struct Payment {
-    pub(super) transaction: Transaction,
-    /// The charge before it.
-    pub(super) charge: Option<u64>,
 }
 
 impl Books for Account {
@@ -346,42 +347,5 @@ impl Inner {
             Some(())
         });
         extended.flatten().is_some()
-    }
-
-    /// Moves money into or out of an account, once per reference.
-    pub(super) fn pay(
-        &self,
-        id: AccountId,
-        amount: Money,
-        reference: String,
-        rule: fn(&mut Balance, Money) -> Option<()>,
-    ) -> Result<Balance, StoreError> {
-        if !is_reference(&reference) {
-            return Err(StoreError::no_reference());
-        }
-        let mut payments = lock(&self.accounts.payments);
-        if let Some((account, earlier)) = payments.get(&reference) {
-            if *account != id || *earlier != amount {
-                return Err(StoreError::reference_taken());
-            }
-            let balance = self.with_known(&id, |account| account.balance);
-            return Ok(balance.unwrap_or_default());
-        }
-        let balance = self.with_account(&id, |account| {
-            rule(&mut account.balance, amount).ok_or_else(StoreError::amount_out_of_range)?;
-            account.payments.push(Payment {
-                transaction: Transaction {
-                    position: lock(&self.log).position(),
-                    at: self.clock.now(),
-                    amount,
-                    reference: reference.clone(),
-                    route: None,
-                },
-                charge: account.latest.charge,
-            });
-            Ok::<_, StoreError>(account.balance)
-        })?;
-        payments.insert(reference, (id, amount));
-        Ok(balance)
     }
 }

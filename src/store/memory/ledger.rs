@@ -57,21 +57,11 @@ impl Ledger for MemoryStore {
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        let Credit {
-            account,
-            amount,
-            reference,
-        } = credit;
-        StoreFuture::ready(self.0.pay(account, amount, reference, books::credit))
+        StoreFuture::ready(self.0.pay(credit.into(), books::credit))
     }
 
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
-        let Adjustment {
-            account,
-            amount,
-            reference,
-        } = adjustment;
-        StoreFuture::ready(self.0.pay(account, amount, reference, books::adjust))
+        StoreFuture::ready(self.0.pay(adjustment, books::adjust))
     }
 
     fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {

@@ -101,5 +101,6 @@ fn charged(entry: &UsageEntry) -> Transaction {
         amount: Money::ZERO.saturating_sub(entry.settlement.charged),
         reference: entry.call.request_id.to_string(),
         route: Some(entry.call.route.to_string()),
+        refunded: None,
     }
 }

@@ -12,6 +12,7 @@ mod keys;
 mod ledger;
 mod listing;
 mod log;
+mod payments;
 mod people;
 mod rate;
 

@@ -17,6 +17,7 @@ use super::{
     lane::Lane,
     late::Late,
     leases::Leases,
+    payments::Payments,
     statements,
     write::write_back,
 };
@@ -105,7 +106,9 @@ impl Lane {
             .await?;
         unit.book(instance, batch)?;
         write_back(connection, &unit, instance.id(), batch).await?;
-        statements::pay(connection, &unit, batch).await?;
+        unit.payments
+            .write_back(connection, batch, unit.now)
+            .await?;
         unit.keys.write_back(connection).await?;
         let (leases, now) = (&unit.leases, unit.now);
         unit.late.write_back(connection, now).await?;
@@ -177,10 +180,9 @@ impl Lane {
             late: Late::load(connection, batch, &ended).await?,
             ended,
             leases: Leases::load(connection, batch).await?,
-            payments: statements::payments(connection, batch).await?,
+            payments: Payments::load(connection, batch, &settings.calendar).await?,
             opened: Vec::new(),
             logged: Vec::new(),
-            paid: Vec::new(),
             open_max: settings.open_holds_per_account_max,
             now,
             extended: statements::extend_holds(connection, instance, elapsed, batch).await?,

@@ -7,18 +7,15 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     command::Command, convert::Failure, idempotency::IdempotencyKeys, instance::Instance,
-    late::Late, leases::Leases,
+    late::Late, leases::Leases, payments::Payments,
 };
-use crate::{
-    domain::{
-        AccountId, BudgetId,
-        books::{self, Balance, Books, Budget, Grant, HoldRefusal},
-        budget::{Moment, SpendingAlert, Windows},
-        clock::Timestamp,
-        money::Money,
-        usage::{Hold, HoldId, HoldRequest, Settlement},
-    },
-    store::StoreError,
+use crate::domain::{
+    AccountId, BudgetId,
+    books::{self, Balance, Books, Budget, Grant, HoldRefusal},
+    budget::{Moment, SpendingAlert, Windows},
+    clock::Timestamp,
+    money::Money,
+    usage::{Hold, HoldId, HoldRequest, Settlement},
 };
 
 /// An account as it stands within the transaction.
@@ -70,15 +67,6 @@ pub(super) struct Logged {
     pub(super) charged: Money,
 }
 
-/// A new row of `credit`.
-pub(super) struct Paid {
-    pub(super) command: usize,
-    pub(super) account: i64,
-}
-
-/// A stored payment: its account and amount.
-pub(super) type Payment = (AccountId, Money);
-
 /// The end of a hold's lifetime as stored in its row, on its process's monotonic clock.
 pub(super) fn end_micros(now: Duration, lifetime: Duration) -> i64 {
     let ends = Hold::end_after(lifetime, || now);
@@ -92,11 +80,9 @@ pub(super) struct UnitOfWork {
     pub(super) ended: HashSet<HoldId>,
     /// Holds that were resolved before and are settled now, or are resolved now.
     pub(super) late: Late,
-    /// Payments by reference.
-    pub(super) payments: HashMap<String, Payment>,
+    pub(super) payments: Payments,
     pub(super) opened: Vec<Opened>,
     pub(super) logged: Vec<Logged>,
-    pub(super) paid: Vec<Paid>,
     pub(super) keys: IdempotencyKeys,
     pub(super) leases: Leases,
     /// Holds whose lifetime was extended.
@@ -152,13 +138,11 @@ impl UnitOfWork {
                     *answer = Some(self.extended.contains(hold));
                 }
                 Command::Pay {
-                    account,
-                    amount,
-                    reference,
+                    change,
                     rule,
                     answer,
                     ..
-                } => *answer = Some(self.pay(index, account, *amount, reference, *rule)?),
+                } => *answer = Some(self.pay(index, change, *rule)?),
                 Command::SetCreditLine {
                     account,
                     line,
@@ -311,34 +295,5 @@ impl UnitOfWork {
             charged: settled.charged,
         });
         Ok(settled.charged)
-    }
-
-    /// Moves money into or out of an account, once per reference.
-    fn pay(
-        &mut self,
-        index: usize,
-        id: &AccountId,
-        amount: Money,
-        reference: &str,
-        rule: fn(&mut Balance, Money) -> Option<()>,
-    ) -> Result<Result<Balance, StoreError>, Failure> {
-        let payment = (id.clone(), amount);
-        if let Some(earlier) = self.payments.get(reference) {
-            if *earlier != payment {
-                return Ok(Err(StoreError::reference_taken()));
-            }
-            return Ok(Ok(self.account(id)?.balance));
-        }
-        let account = self.account(id)?;
-        if rule(account.balance(), amount).is_none() {
-            return Ok(Err(StoreError::amount_out_of_range()));
-        }
-        let (balance, number) = (account.balance, self.number(id)?);
-        self.payments.insert(reference.to_owned(), payment);
-        self.paid.push(Paid {
-            command: index,
-            account: number,
-        });
-        Ok(Ok(balance))
     }
 }

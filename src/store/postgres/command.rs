@@ -11,7 +11,7 @@ use crate::{
         books::{Balance, Budget, Grant, HoldRefusal, LeaseId, LeaseStanding, LeaseStep, StepKind},
         budget::SpendingLimits,
         money::Money,
-        usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
+        usage::{Adjustment, Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
     store::{StoreError, gauge::Permit, settling::OnItsWay},
 };
@@ -53,9 +53,7 @@ pub(super) enum Command {
     },
     /// Moves money into or out of an account.
     Pay {
-        account: AccountId,
-        amount: Money,
-        reference: String,
+        change: Adjustment,
         rule: fn(&mut Balance, Money) -> Option<()>,
         answer: Option<Result<Balance, StoreError>>,
         reply: Reply<Balance>,
@@ -97,8 +95,8 @@ impl Command {
             Self::Record { call, .. } => Some(&call.account),
             Self::Lease { step, .. } => Some(&step.account),
             Self::EndLease { lease, .. } => Some(&lease.account),
+            Self::Pay { change, .. } => Some(&change.account),
             Self::Extend { account, .. }
-            | Self::Pay { account, .. }
             | Self::SetCreditLine { account, .. }
             | Self::SetLimits { account, .. } => Some(account),
             Self::Flush(_) | Self::Close => None,
@@ -112,6 +110,7 @@ impl Command {
             Self::Settle { hold, .. } => &hold.budgets,
             Self::Lease { step, .. } => &step.budgets,
             Self::EndLease { lease, .. } => &lease.budgets,
+            Self::Pay { change, .. } => &change.budgets,
             Self::SetLimits { budget, .. } => std::slice::from_ref(budget),
             _ => &[],
         }
@@ -149,7 +148,7 @@ impl Command {
             | Self::EndLease { .. }
             | Self::Flush(_)
             | Self::Close => false,
-            Self::Pay { amount, .. } => !amount.is_zero(),
+            Self::Pay { change, .. } => !change.amount.is_zero(),
             Self::Record { .. } | Self::SetCreditLine { .. } | Self::SetLimits { .. } => true,
         }
     }

@@ -44,6 +44,24 @@ impl PostgresStore {
         }
         self.send(command, answer)
     }
+
+    fn pay(
+        &self,
+        change: Adjustment,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+    ) -> StoreFuture<Balance> {
+        if !is_reference(&change.reference) {
+            return StoreFuture::ready(Err(StoreError::no_reference()));
+        }
+        let (reply, receiver) = oneshot::channel();
+        let command = Command::Pay {
+            change,
+            rule,
+            answer: None,
+            reply,
+        };
+        self.queue(command, receiver)
+    }
 }
 
 impl UsageLog for PostgresStore {
@@ -136,35 +154,11 @@ impl Ledger for PostgresStore {
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        if !is_reference(&credit.reference) {
-            return StoreFuture::ready(Err(StoreError::no_reference()));
-        }
-        let (reply, receiver) = oneshot::channel();
-        let command = Command::Pay {
-            account: credit.account,
-            amount: credit.amount,
-            reference: credit.reference,
-            rule: books::credit,
-            answer: None,
-            reply,
-        };
-        self.queue(command, receiver)
+        self.pay(credit.into(), books::credit)
     }
 
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
-        if !is_reference(&adjustment.reference) {
-            return StoreFuture::ready(Err(StoreError::no_reference()));
-        }
-        let (reply, receiver) = oneshot::channel();
-        let command = Command::Pay {
-            account: adjustment.account,
-            amount: adjustment.amount,
-            reference: adjustment.reference,
-            rule: books::adjust,
-            answer: None,
-            reply,
-        };
-        self.queue(command, receiver)
+        self.pay(adjustment, books::adjust)
     }
 
     fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {

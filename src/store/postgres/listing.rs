@@ -19,11 +19,11 @@ const USAGE: &str =
      ORDER BY position DESC LIMIT $3";
 
 const TRANSACTIONS: &str = "WITH mine AS (SELECT number FROM account WHERE id = $1)
-     (SELECT position, settled_at, -charged, request_id, route FROM usage
+     (SELECT position, settled_at, -charged, request_id, route, NULL FROM usage
          WHERE account = (SELECT number FROM mine) AND charged <> 0 AND position < $2
          ORDER BY position DESC LIMIT $3)
      UNION ALL
-     (SELECT position, paid_at, amount, reference, NULL FROM credit
+     (SELECT position, paid_at, amount, reference, NULL, request_id FROM credit
          WHERE account = (SELECT number FROM mine) AND position < $2
          ORDER BY position DESC LIMIT $3)
      ORDER BY position DESC LIMIT $3";
@@ -204,5 +204,6 @@ fn read_transaction(row: &PgRow) -> Result<Transaction, Failure> {
         amount: money(row, 2)?,
         reference: row.try_get(3)?,
         route: row.try_get(4)?,
+        refunded: row.try_get(5)?,
     })
 }

@@ -56,6 +56,7 @@ mod listener;
 mod listing;
 mod logins;
 mod maintenance;
+mod payments;
 mod people;
 mod schema;
 mod statements;

@@ -6,9 +6,9 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::{Row, postgres::PgConnection};
 
 use super::{
-    batch::{Account, LoadedBudget, Payment, UnitOfWork, end_micros},
+    batch::{Account, LoadedBudget, end_micros},
     command::Command,
-    convert::{Failure, Moment, money, name},
+    convert::{Failure, money, name},
     instance::Instance,
     listing::read_balance,
 };
@@ -47,16 +47,6 @@ const END_HOLDS: &str =
 const EXTEND_HOLDS: &str = "UPDATE hold SET ends = longer.ends
      FROM unnest($2::bigint[], $3::bigint[]) AS longer (number, ends)
      WHERE hold.instance = $1 AND hold.number = longer.number RETURNING hold.number";
-
-const PAYMENTS: &str = "SELECT reference, account.id, amount FROM credit JOIN account
-     ON number = account WHERE reference = ANY($1)";
-
-/// In the order of the references, for the same reason. A row that another process is inserting at
-/// the same time is waited for, and then missing from the count.
-const PAY: &str = "INSERT INTO credit (account, reference, amount, paid_at)
-     SELECT account, reference, amount, $4
-     FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS paid (account, reference, amount)
-     ORDER BY reference ON CONFLICT (reference) DO NOTHING";
 
 /// Locks the accounts until the end of the transaction, and loads them. An account without a row is
 /// not locked: nothing is written for it.
@@ -257,65 +247,4 @@ pub(super) async fn extend_holds(
         number: number.cast_unsigned(),
     };
     Ok(rows.into_iter().map(hold).collect())
-}
-
-/// The stored payments with a reference of the batch.
-pub(super) async fn payments(
-    connection: &mut PgConnection,
-    batch: &[Command],
-) -> Result<HashMap<String, Payment>, Failure> {
-    let references: Vec<&str> = batch
-        .iter()
-        .filter_map(|command| match command {
-            Command::Pay { reference, .. } => Some(reference.as_str()),
-            _ => None,
-        })
-        .collect();
-    if references.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = sqlx::query(PAYMENTS)
-        .bind(references)
-        .fetch_all(connection)
-        .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, (name(row, 1)?, money(row, 2)?))))
-        .collect()
-}
-
-/// Stores payments. If another process took a reference meanwhile, the whole transaction must be
-/// repeated.
-pub(super) async fn pay(
-    connection: &mut PgConnection,
-    unit: &UnitOfWork,
-    batch: &[Command],
-) -> Result<(), Failure> {
-    let (mut accounts, mut references, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
-    for paid in &unit.paid {
-        if let Some(Command::Pay {
-            reference, amount, ..
-        }) = batch.get(paid.command)
-        {
-            accounts.push(paid.account);
-            references.push(reference.as_str());
-            amounts.push(amount.nanos());
-        }
-    }
-    if accounts.is_empty() {
-        return Ok(());
-    }
-    let wanted = u64::try_from(accounts.len()).unwrap_or(u64::MAX);
-    let written = sqlx::query(PAY)
-        .bind(accounts)
-        .bind(references)
-        .bind(amounts)
-        .bind(Moment(unit.now))
-        .execute(connection)
-        .await?
-        .rows_affected();
-    if written == wanted {
-        Ok(())
-    } else {
-        Err(Failure::conflict())
-    }
 }

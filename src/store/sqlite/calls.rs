@@ -1,8 +1,8 @@
-//! Holds and settlements, payments and limits, inside a transaction.
+//! Holds and settlements, and limits, inside a transaction.
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::{
     accounts::{Account, load},
@@ -12,16 +12,13 @@ use super::{
     maintenance::OpenHold,
     once,
 };
-use crate::{
-    domain::{
-        AccountId, BudgetId,
-        books::{self, Balance, Books, Budget, Grant, HoldRefusal},
-        budget::SpendingLimits,
-        clock::Timestamp,
-        money::Money,
-        usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement, is_reference},
-    },
-    store::StoreError,
+use crate::domain::{
+    AccountId, BudgetId,
+    books::{self, Balance, Books, Budget, Grant, HoldRefusal},
+    budget::SpendingLimits,
+    clock::Timestamp,
+    money::Money,
+    usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
 };
 
 impl UnitOfWork<'_> {
@@ -147,54 +144,6 @@ impl UnitOfWork<'_> {
     pub(super) fn extend(&mut self, hold: HoldId, lifetime: Duration) -> Result<bool, Failure> {
         let ends = Hold::end_after(lifetime, || self.elapsed).unwrap_or(Duration::MAX);
         Ok(self.bundles.is_open(hold)? && self.maintenance.extend(hold, ends))
-    }
-
-    /// Moves money into or out of an account, once per reference.
-    pub(super) fn pay(
-        &mut self,
-        id: &AccountId,
-        amount: Money,
-        reference: &str,
-        rule: fn(&mut Balance, Money) -> Option<()>,
-    ) -> Result<Result<Balance, StoreError>, Failure> {
-        if !is_reference(reference) {
-            return Ok(Err(StoreError::no_reference()));
-        }
-        let earlier = self
-            .connection
-            .prepare_cached(
-                "SELECT account.id, amount FROM credit JOIN account ON number = account
-                 WHERE reference = ?",
-            )?
-            .query_row([reference], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
-            })
-            .optional()?;
-        let account = load(&mut self.accounts, &mut self.statements, id, &[])?;
-        if let Some((earlier_id, earlier_amount)) = earlier {
-            if earlier_id != id.as_str() || earlier_amount != amount.nanos() {
-                return Ok(Err(StoreError::reference_taken()));
-            }
-            return Ok(Ok(account.row.balance));
-        }
-        if rule(account.balance(), amount).is_none() {
-            return Ok(Err(StoreError::amount_out_of_range()));
-        }
-        let number = account.stored_number(&mut self.statements, id)?;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO credit (position, account, previous_charge, reference, amount, paid_at)
-                 VALUES (?,?,?,?,?,?)",
-            )?
-            .execute(params![
-                self.log.position(&mut self.statements)?,
-                number,
-                account.row.latest_charge,
-                reference,
-                amount.nanos(),
-                micros(self.now),
-            ])?;
-        Ok(Ok(account.row.balance))
     }
 
     pub(super) fn set_credit_line(

@@ -113,25 +113,12 @@ impl Ledger for SqliteStore {
     }
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
-        self.book(move |unit| {
-            unit.pay(
-                &credit.account,
-                credit.amount,
-                &credit.reference,
-                books::credit,
-            )
-        })
+        let change = Adjustment::from(credit);
+        self.book(move |unit| unit.pay(&change, books::credit))
     }
 
     fn adjust(&self, change: Adjustment) -> StoreFuture<Balance> {
-        self.book(move |unit| {
-            unit.pay(
-                &change.account,
-                change.amount,
-                &change.reference,
-                books::adjust,
-            )
-        })
+        self.book(move |unit| unit.pay(&change, books::adjust))
     }
 
     fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {

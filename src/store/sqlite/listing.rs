@@ -26,7 +26,7 @@ const USAGE_OF_ALL: &str = "SELECT previous, previous_charge, request_id, key, r
      FROM usage JOIN account ON account.number = usage.account
      WHERE position > ? ORDER BY position LIMIT ?";
 
-const PAYMENTS: &str = "SELECT position, paid_at, amount, reference FROM credit
+const PAYMENTS: &str = "SELECT position, paid_at, amount, reference, request_id FROM credit
      WHERE account = ? AND position < ? ORDER BY position DESC LIMIT ?";
 
 /// Larger than any position.
@@ -253,6 +253,7 @@ fn read_charge(position: i64, row: &Row<'_>) -> Result<Transaction, Failure> {
         amount: Money::ZERO.saturating_sub(money(row, 8)?),
         reference: row.get(2)?,
         route: Some(row.get(4)?),
+        refunded: None,
     })
 }
 
@@ -263,5 +264,6 @@ fn read_payment(row: &Row<'_>) -> Result<Transaction, Failure> {
         amount: money(row, 2)?,
         reference: row.get(3)?,
         route: None,
+        refunded: row.get(4)?,
     })
 }

@@ -24,6 +24,7 @@ mod logins;
 mod maintenance;
 mod once;
 mod open;
+mod payments;
 mod people;
 mod readers;
 mod schema;

@@ -368,8 +368,15 @@ const USAGE_DETAILS: &str = "
 ALTER TABLE usage ADD COLUMN details TEXT;
 ";
 
+/// The call that a correction gives back: the position of its row, and its request's id.
+const REFUNDS: &str = "
+ALTER TABLE credit ADD COLUMN refunded INTEGER;
+ALTER TABLE credit ADD COLUMN request_id TEXT;
+CREATE INDEX credit_by_call ON credit (refunded) WHERE refunded IS NOT NULL;
+";
+
 /// All changes of the tables, in order.
-pub(super) const STEPS: [&str; 19] = [
+pub(super) const STEPS: [&str; 20] = [
     FIRST,
     SECOND,
     MONEY,
@@ -389,6 +396,7 @@ pub(super) const STEPS: [&str; 19] = [
     ABANDONED,
     DISABLED_KEYS,
     USAGE_DETAILS,
+    REFUNDS,
 ];
 
 #[cfg(test)]

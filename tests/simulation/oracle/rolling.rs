@@ -21,11 +21,31 @@ impl Rolling {
         second.max(self.seen)
     }
 
-    pub(super) fn settled(&self, second: i64) -> i128 {
+    fn counts(&self, at: i64, second: i64) -> bool {
         let (now, width) = (self.by(second), self.width());
         let length = self.window.length().as_secs() as i64;
-        let counts = |at: i64| at - at.rem_euclid(width) + width + length > now;
-        let charges = self.charges.iter().filter(|(at, _)| counts(*at));
+        at - at.rem_euclid(width) + width + length > now
+    }
+
+    pub(super) fn settled(&self, second: i64) -> i128 {
+        let charges = self.charges.iter();
+        let charges = charges.filter(|(at, _)| self.counts(*at, second));
         charges.map(|(_, amount)| amount).sum()
+    }
+
+    /// Takes back what counts, oldest first, of what was charged since a call or of all.
+    pub(super) fn refund(&mut self, second: i64, amount: i128, since: Option<i64>) {
+        let width = self.width();
+        let first = since.map_or(i64::MIN, |at| at - at.rem_euclid(width));
+        let mut rest = amount;
+        let mut charges = std::mem::take(&mut self.charges);
+        for (at, charged) in &mut charges {
+            if *at >= first && self.counts(*at, second) {
+                let part = rest.min(*charged);
+                *charged -= part;
+                rest -= part;
+            }
+        }
+        self.charges = charges;
     }
 }

@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    RedisLedger,
-    codec::{self, corrupt},
-    listing,
-    redis_call::{CLAIM, CREDIT_LINE, LIMITS, PAY, RedisCall},
+    RedisLedger, codec, listing,
+    redis_call::{CREDIT_LINE, LIMITS, RedisCall},
     shared::{Failure, Shared, closed},
 };
 use crate::{
@@ -19,10 +17,7 @@ use crate::{
         clock::Timestamp,
         money::Money,
         page::{Page, Paged},
-        usage::{
-            Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry,
-            is_reference,
-        },
+        usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
     },
     store::{Ledger, StoreError, StoreErrorKind, StoreFuture},
 };
@@ -42,7 +37,7 @@ async fn answered(
 
 impl RedisLedger {
     /// Sends a request for a caller that waits.
-    fn ask<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> StoreFuture<T>
+    pub(super) fn ask<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> StoreFuture<T>
     where
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
@@ -69,52 +64,6 @@ impl RedisLedger {
             let _ = reply.send(done);
         });
         StoreFuture::new(answered(answer, shared.settings.deadline))
-    }
-
-    fn pay(&self, account: AccountId, amount: Money, reference: String) -> StoreFuture<Balance> {
-        if !is_reference(&reference) {
-            return StoreFuture::ready(Err(StoreError::no_reference()));
-        }
-        self.ask(move |shared| async move { shared.pay(&account, amount, &reference).await })
-    }
-}
-
-impl Shared {
-    /// This takes two steps because a reference is shared by all accounts, while a script works on
-    /// one account. First the reference is claimed for this payment, for good; then the payment is
-    /// made, once. If it is cut off between the two, it is made when the same payment is requested
-    /// again.
-    async fn pay(
-        self: &Arc<Self>,
-        account: &AccountId,
-        amount: Money,
-        reference: &str,
-    ) -> Result<Balance, Failure> {
-        let claim = format!("{} {}", amount.nanos(), account.as_str());
-        let command =
-            RedisCall::script(&CLAIM, &[self.names.reference(reference)]).arg(claim.as_str());
-        let standing: String = self.ask(self.shard(reference), &command).await?;
-        if standing != claim {
-            return Err(StoreError::reference_taken().into());
-        }
-        let names = self.names.account(account);
-        let keys = [names.books(), names.references(), names.payments()];
-        let command = RedisCall::script(&PAY, &keys)
-            .arg(amount.nanos())
-            .arg(reference)
-            .arg(self.settings.clock.now().to_string());
-        let answer: Vec<String> = self.ask(self.shard(account.as_str()), &command).await?;
-        let Some((word, balance)) = answer.split_first() else {
-            return Err(corrupt("answer").into());
-        };
-        match word.as_str() {
-            "paid" => {
-                let balance: Vec<_> = balance.iter().cloned().map(Some).collect();
-                Ok(codec::balance(&balance)?)
-            }
-            "refused" => Err(StoreError::amount_out_of_range().into()),
-            _ => Err(StoreError::reference_taken().into()),
-        }
     }
 }
 
@@ -171,14 +120,15 @@ impl Ledger for RedisLedger {
         if credit.amount <= Money::ZERO {
             return StoreFuture::ready(Err(StoreError::amount_out_of_range()));
         }
-        self.pay(credit.account, credit.amount, credit.reference)
+        self.pay(credit.into())
     }
 
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
-        if adjustment.amount.is_zero() {
+        let is_refund = adjustment.is_refund();
+        if adjustment.amount.is_zero() || (is_refund && adjustment.amount.is_negative()) {
             return StoreFuture::ready(Err(StoreError::amount_out_of_range()));
         }
-        self.pay(adjustment.account, adjustment.amount, adjustment.reference)
+        self.pay(adjustment)
     }
 
     fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {

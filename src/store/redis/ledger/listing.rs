@@ -88,6 +88,22 @@ pub(super) async fn usage(
     Ok(Paged::from_rows(page, rows))
 }
 
+/// The row at a position, if it is still there.
+pub(super) async fn usage_at(
+    shared: &Arc<Shared>,
+    account: &AccountId,
+    position: u64,
+) -> Result<Option<UsageEntry>, Failure> {
+    let place = format!("{position}-0");
+    let command = RedisCall::command("XRANGE")
+        .arg(shared.names.account(account).usage())
+        .arg(place.as_str())
+        .arg(place.as_str());
+    let rows: Vec<Row> = shared.ask(shared.shard(account.as_str()), &command).await?;
+    let row = rows.first().map(|row| read_usage(account, row));
+    Ok(row.transpose()?)
+}
+
 fn read_usage(account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> {
     let call = codec::read_call(account, field(row, "c")?)?;
     let charged = codec::money(field(row, "x")?)?;
@@ -144,6 +160,7 @@ fn read_payment(row: &Row) -> Result<Transaction, StoreError> {
         amount: codec::money(field(row, "a")?)?,
         reference: field(row, "r")?.to_owned(),
         route: None,
+        refunded: row.1.get("q").cloned(),
     })
 }
 
@@ -156,5 +173,6 @@ fn read_charge(account: &AccountId, row: &Row) -> Result<Transaction, StoreError
         amount: Money::ZERO.saturating_sub(charged),
         reference: call.request_id.to_string(),
         route: Some(call.route.to_string()),
+        refunded: None,
     })
 }

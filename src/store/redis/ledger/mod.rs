@@ -16,6 +16,7 @@ mod in_flight;
 mod listing;
 mod maintenance;
 mod names;
+mod payments;
 mod redis_call;
 mod registry;
 mod server;

@@ -79,6 +79,11 @@ impl AccountNames {
         self.name("payments")
     }
 
+    /// What was given back of calls, by their positions.
+    pub(super) fn refunds(&self) -> String {
+        self.name("refunds")
+    }
+
     pub(super) fn charges(&self) -> String {
         self.name("charges")
     }

@@ -32,6 +32,8 @@ enum Step {
     },
     Pay(i64),
     Adjust(i64),
+    /// To which budgets, and of which of the latest calls.
+    Refund(i64, Vec<u8>, Option<usize>),
     Line(i64),
     Limits(u8, [Option<i64>; 6], Option<Rolling>),
     Wait(u32),
@@ -87,6 +89,7 @@ fn steps() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), amounts()).prop_map(|(which, charged)| Step::Settle { which, charged }),
         3 => amounts().prop_map(Step::Pay),
         1 => amounts().prop_map(Step::Adjust),
+        2 => refund(amounts()),
         1 => amounts().prop_map(|line| Step::Line(line.saturating_abs())),
         2 => (0_u8..3, prop::array::uniform6(limits()), rolling())
             .prop_map(|(id, limits, rolling)| Step::Limits(id, limits, rolling)),
@@ -120,7 +123,14 @@ fn rolling_steps() -> impl Strategy<Value = Step> {
         1 => (1_u32..100).prop_map(Step::Back),
         2 => any::<usize>().prop_map(Step::Expire),
         2 => late(0_i64..80),
+        2 => refund(1_i64..40),
     ]
+}
+
+fn refund(amounts: impl Strategy<Value = i64>) -> impl Strategy<Value = Step> {
+    let budgets = prop::collection::vec(0_u8..3, 0..3);
+    (amounts, budgets, prop::option::of(any::<usize>()))
+        .prop_map(|(amount, budgets, call)| Step::Refund(amount, budgets, call))
 }
 
 fn late(charged: impl Strategy<Value = i64>) -> impl Strategy<Value = Step> {
@@ -262,14 +272,15 @@ impl Twins {
             }
             Step::Adjust(amount) => {
                 self.payments += 1;
-                let adjustment = Adjustment {
-                    account: self.account.clone(),
-                    amount: Money::from_nanos(amount),
-                    reference: format!("{} {}", self.account, self.payments),
-                };
+                let adjustment = Adjustment::new(
+                    self.account.clone(),
+                    Money::from_nanos(amount),
+                    format!("{} {}", self.account, self.payments),
+                );
                 let right = self.memory.adjust(adjustment.clone()).await;
                 self.same(right, self.redis.adjust(adjustment).await);
             }
+            Step::Refund(amount, budgets, call) => self.refund(amount, &budgets, call).await,
             Step::Line(line) => {
                 let line = Money::from_nanos(line);
                 let right = self.memory.set_credit_line(&self.account, line).await;
@@ -309,6 +320,28 @@ impl Twins {
             }
             other => unreachable!("{other:?} is a call"),
         }
+    }
+
+    async fn refund(&mut self, amount: i64, budgets: &[u8], call: Option<usize>) {
+        self.payments += 1;
+        let reference = format!("{} {}", self.account, self.payments);
+        let amount = Money::from_nanos(amount);
+        let mut right = Adjustment::new(self.account.clone(), amount, reference);
+        for number in budgets {
+            right = right.in_budget(budget(*number));
+        }
+        let mut refund = right.clone();
+        let rows = [
+            self.memory.usage(&self.account, Page::first(20)).await,
+            self.redis.usage(&self.account, Page::first(20)).await,
+        ];
+        let [known, stored] = rows.map(|rows| rows.unwrap().items);
+        if let Some(which) = call.filter(|_| !known.is_empty()) {
+            let which = which % known.len();
+            (right, refund) = (right.of_call(&known[which]), refund.of_call(&stored[which]));
+        }
+        let right = self.memory.adjust(right).await;
+        self.same(right, self.redis.adjust(refund).await);
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(

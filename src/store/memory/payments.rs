@@ -1,0 +1,99 @@
+//! Payments and corrections.
+
+use hashbrown::HashMap;
+
+use super::{Inner, accounts::Account, log::UsageLog};
+use crate::{
+    domain::{
+        AccountId,
+        books::{self, Balance, ChargedCall},
+        budget::Calendar,
+        money::Money,
+        usage::{Adjustment, RefundedCall, Transaction, is_reference},
+    },
+    store::StoreError,
+    sync::lock,
+};
+
+/// What a reference names: whose, how much, and of which call.
+type Named = (AccountId, Money, Option<u64>);
+
+/// All payments by reference.
+pub(super) type Payments = HashMap<String, Named>;
+
+pub(super) struct Payment {
+    pub(super) transaction: Transaction,
+    /// The charge before it.
+    pub(super) charge: Option<u64>,
+}
+
+impl Inner {
+    /// Moves money into or out of an account, once per reference.
+    pub(super) fn pay(
+        &self,
+        change: Adjustment,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+    ) -> Result<Balance, StoreError> {
+        if !is_reference(&change.reference) {
+            return Err(StoreError::no_reference());
+        }
+        let id = &change.account;
+        let named = (id.clone(), change.amount, change.position());
+        let mut payments = lock(&self.accounts.payments);
+        if let Some(earlier) = payments.get(&change.reference) {
+            if *earlier != named {
+                return Err(StoreError::reference_taken());
+            }
+            let balance = self.with_known(id, |account| account.balance);
+            return Ok(balance.unwrap_or_default());
+        }
+        let at = self.clock.now();
+        let now = self.calendar.moment(at);
+        let balance = self.with_account(id, |account| {
+            let mut log = lock(&self.log);
+            let find = |call| account.charged(&log, &self.calendar, id, call);
+            let call = change.call.as_ref().map(find).transpose()?;
+            books::pay(account, &change, rule, call.as_ref(), now)?;
+            if let Some(position) = change.position() {
+                let refunded = account.refunded.entry(position).or_default();
+                *refunded = refunded.saturating_add(change.amount);
+            }
+            account.payments.push(Payment {
+                transaction: Transaction {
+                    position: log.position(),
+                    at,
+                    amount: change.amount,
+                    reference: change.reference.clone(),
+                    route: None,
+                    refunded: change.call.as_ref().map(|call| call.request_id.to_string()),
+                },
+                charge: account.latest.charge,
+            });
+            Ok::<_, StoreError>(account.balance)
+        })?;
+        payments.insert(change.reference, named);
+        Ok(balance)
+    }
+}
+
+impl Account {
+    /// A call of which something is given back.
+    fn charged(
+        &self,
+        log: &UsageLog,
+        calendar: &Calendar,
+        id: &AccountId,
+        call: &RefundedCall,
+    ) -> Result<ChargedCall, StoreError> {
+        let row = log.row(call.position, id).map(|row| &row.entry);
+        let row = row.filter(|row| row.call.request_id == call.request_id);
+        let row = row.ok_or_else(StoreError::unknown_call)?;
+        let refunded = self.refunded.get(&call.position);
+        Ok(ChargedCall {
+            charged: row.settlement.charged,
+            refunded: refunded.copied().unwrap_or_default(),
+            windows: calendar.windows(row.call.started_at),
+            second: row.settled_at.as_second(),
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! Payments and corrections, inside a transaction.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    accounts::load,
+    batch::UnitOfWork,
+    convert::{Failure, count, micros, moment, money},
+};
+use crate::{
+    domain::{
+        books::{self, Balance, ChargedCall},
+        money::Money,
+        usage::{Adjustment, RefundedCall, is_reference},
+    },
+    store::StoreError,
+};
+
+impl UnitOfWork<'_> {
+    /// Moves money into or out of an account, once per reference.
+    pub(super) fn pay(
+        &mut self,
+        change: &Adjustment,
+        rule: fn(&mut Balance, Money) -> Option<()>,
+    ) -> Result<Result<Balance, StoreError>, Failure> {
+        let (id, reference) = (&change.account, change.reference.as_str());
+        if !is_reference(reference) {
+            return Ok(Err(StoreError::no_reference()));
+        }
+        let position = change.position().map(count);
+        let earlier = self
+            .connection
+            .prepare_cached(
+                "SELECT account.id, amount, refunded FROM credit JOIN account ON number = account
+                 WHERE reference = ?",
+            )?
+            .query_row([reference], |row| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let account = load(
+            &mut self.accounts,
+            &mut self.statements,
+            id,
+            &change.budgets,
+        )?;
+        if let Some((earlier_id, earlier_amount, earlier_position)) = earlier {
+            let is_same = earlier_id == id.as_str()
+                && change.amount == Money::from_nanos(earlier_amount)
+                && position == earlier_position;
+            let balance = account.row.balance;
+            return Ok(is_same
+                .then_some(balance)
+                .ok_or_else(StoreError::reference_taken));
+        }
+        let owner = account.number;
+        let call = match &change.call {
+            None => None,
+            Some(call) => match self.charged(owner, call)? {
+                None => return Ok(Err(StoreError::unknown_call())),
+                found => found,
+            },
+        };
+        let account = load(
+            &mut self.accounts,
+            &mut self.statements,
+            id,
+            &change.budgets,
+        )?;
+        if let Err(refusal) = books::pay(account, change, rule, call.as_ref(), self.moment) {
+            return Ok(Err(refusal.into()));
+        }
+        let number = account.stored_number(&mut self.statements, id)?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO credit (position, account, previous_charge, reference, amount, paid_at,
+                 refunded, request_id) VALUES (?,?,?,?,?,?,?,?)",
+            )?
+            .execute(params![
+                self.log.position(&mut self.statements)?,
+                number,
+                account.row.latest_charge,
+                reference,
+                change.amount.nanos(),
+                micros(self.now),
+                position,
+                change.call.as_ref().map(|call| &*call.request_id),
+            ])?;
+        Ok(Ok(account.row.balance))
+    }
+
+    /// A call of which something is given back, if the log has it.
+    fn charged(
+        &self,
+        owner: Option<i64>,
+        call: &RefundedCall,
+    ) -> Result<Option<ChargedCall>, Failure> {
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT charged, started_at, settled_at,
+                 (SELECT coalesce(sum(amount), 0) FROM credit WHERE refunded = usage.position)
+                 FROM usage WHERE position = ? AND account = ? AND request_id = ?",
+            )?
+            .query_row(
+                params![count(call.position), owner, &*call.request_id],
+                |row| {
+                    let times: (i64, i64) = (row.get(1)?, row.get(2)?);
+                    Ok((money(row, 0), money(row, 3), times))
+                },
+            )
+            .optional()?;
+        let Some((charged, refunded, (started_at, settled_at))) = found else {
+            return Ok(None);
+        };
+        Ok(Some(ChargedCall {
+            charged: charged?,
+            refunded: refunded?,
+            windows: self.settings.calendar.windows(moment(started_at)?),
+            second: moment(settled_at)?.as_second(),
+        }))
+    }
+}

@@ -1,0 +1,266 @@
+//! What is given back.
+
+use std::time::Duration;
+
+use tollgate::{
+    books::{Budget, HoldRefusal},
+    budget::{BudgetWindow, SpendingLimits},
+    clock::Clock,
+    store::{AccountId, BudgetId, Ledger, Page, StoreErrorKind},
+    usage::{Adjustment, HoldRequest, UsageEntry},
+};
+
+use crate::{
+    engines::{
+        LedgerEngine, Time, account, balances, budget, costs, hold, kind, nanos, pay, request,
+        usage,
+    },
+    rolling::rolling,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn back(account: &AccountId, amount: i64, reference: &str) -> Adjustment {
+    Adjustment::new(account.clone(), nanos(amount), reference)
+}
+
+/// Serves a call that begins now; returns its row.
+async fn spend<S: Ledger>(
+    store: &S,
+    clock: &Time,
+    account: &AccountId,
+    budgets: &[BudgetId],
+    cost: i64,
+) -> UsageEntry {
+    let mut wish: HoldRequest = request(account, budgets, cost);
+    wish.call.started_at = clock.now();
+    wish.call.request_id = format!("request-of-{cost}").into();
+    let held = store.hold(wish).await.unwrap().unwrap();
+    store.settle(held, costs(cost)).await.unwrap();
+    usage(store, account).await.swap_remove(0)
+}
+
+/// Settled in the day, in the month, and in all.
+fn settled(budget: &Budget) -> [i64; 3] {
+    [budget.day, budget.month, budget.total].map(|spent| spent.settled.nanos())
+}
+
+async fn spent<S: Ledger>(store: &S, account: &AccountId, id: &BudgetId) -> [i64; 3] {
+    settled(&store.budget(account, id).await.unwrap())
+}
+
+pub(crate) async fn a_refund_lowers_what_its_budgets_have_spent<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key, team, other) = (account("ann"), budget("key-1"), budget("team"), budget("x"));
+    pay(&store, &ann, 100).await;
+    let daily = SpendingLimits {
+        daily: Some(nanos(10)),
+        ..SpendingLimits::default()
+    };
+    store.set_limits(&ann, &key, daily).await.unwrap();
+    let both = [key.clone(), team.clone()];
+    spend(&store, &clock, &ann, &both, 10).await;
+    spend(&store, &clock, &ann, &[other.clone()], 3).await;
+    let refused = hold(&store, &ann, &both, 6).await.unwrap_err();
+    assert_eq!(refused, HoldRefusal::LimitReached(BudgetWindow::Day));
+
+    let refund = back(&ann, 6, "refund-1").in_budget(key.clone());
+    let refund = refund.in_budget(team.clone()).in_budget(key.clone());
+    for _ in 0..2 {
+        let balance = store.adjust(refund.clone()).await.unwrap();
+        assert_eq!(balance.available(), nanos(93));
+        assert_eq!(balance.settled, nanos(13), "the log says what was charged");
+    }
+    assert_eq!(spent(&store, &ann, &key).await, [4; 3]);
+    assert_eq!(spent(&store, &ann, &team).await, [4; 3]);
+    assert_eq!(spent(&store, &ann, &other).await, [3; 3]);
+    let held = hold(&store, &ann, &both, 6).await.unwrap();
+    store.settle(held, costs(1)).await.unwrap();
+    balances(&store, &ann, 106, 0).await;
+
+    // Never less than nothing, nor what is held.
+    let held = hold(&store, &ann, &both, 2).await.unwrap();
+    let all = back(&ann, 50, "refund-2").in_budget(key.clone());
+    store.adjust(all).await.unwrap();
+    let found = store.budget(&ann, &key).await.unwrap();
+    assert_eq!((settled(&found), found.day.held), ([0; 3], nanos(2)));
+    store.settle(held, costs(2)).await.unwrap();
+    assert_eq!(spent(&store, &ann, &key).await, [2; 3]);
+    // A budget that nobody has spent of.
+    let unknown = budget("unknown");
+    let vain = back(&ann, 1, "refund-3").in_budget(unknown.clone());
+    store.adjust(vain).await.unwrap();
+    assert_eq!(spent(&store, &ann, &unknown).await, [0; 3]);
+    balances(&store, &ann, 157, 0).await;
+
+    for amount in [0, -1, i64::MAX, i64::MIN] {
+        let refund = back(&ann, amount, "refund-4").in_budget(key.clone());
+        let refused = kind(store.adjust(refund).await);
+        assert_eq!(refused, StoreErrorKind::Refused, "{amount}");
+    }
+    assert_eq!(spent(&store, &ann, &key).await, [2; 3]);
+    balances(&store, &ann, 157, 0).await;
+}
+
+pub(crate) async fn a_refund_of_a_call_counts_where_the_call_did<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 1_000).await;
+    // To the second day of a month, whichever this is.
+    clock.set("2026-03-02T12:00:00Z".parse().unwrap());
+    let keys = [key.clone()];
+    let monday = spend(&store, &clock, &ann, &keys, 10).await;
+    clock.advance(DAY);
+    let tuesday = spend(&store, &clock, &ann, &keys, 20).await;
+    assert_eq!(spent(&store, &ann, &key).await, [20, 30, 30]);
+    let refund = |row, amount, name| back(&ann, amount, name).in_budget(key.clone()).of_call(row);
+    store.adjust(refund(&monday, 4, "a")).await.unwrap();
+    assert_eq!(spent(&store, &ann, &key).await, [20, 26, 26]);
+    store.adjust(refund(&tuesday, 5, "b")).await.unwrap();
+    assert_eq!(spent(&store, &ann, &key).await, [15, 21, 21]);
+    // The month after has its limit to itself.
+    clock.advance(DAY * 31);
+    spend(&store, &clock, &ann, &keys, 7).await;
+    store.adjust(refund(&tuesday, 5, "c")).await.unwrap();
+    assert_eq!(spent(&store, &ann, &key).await, [7, 7, 23]);
+    let moved = store.transactions(&ann, Page::first(2)).await.unwrap();
+    let told: Vec<_> = moved
+        .items
+        .iter()
+        .map(|moved| (moved.amount.nanos(), moved.refunded.as_deref()))
+        .collect();
+    assert_eq!(told, [(5, Some("request-of-20")), (-7, None)]);
+    assert_eq!(moved.items[0].reference, "c");
+    balances(&store, &ann, 1_014, 0).await;
+}
+
+pub(crate) async fn a_call_is_given_back_once<S: LedgerEngine>(store: S, clock: Time) {
+    let (ann, bob, key) = (account("ann"), account("bob"), budget("key-1"));
+    pay(&store, &ann, 100).await;
+    pay(&store, &bob, 100).await;
+    let row = spend(&store, &clock, &ann, &[key.clone()], 10).await;
+    let refund = |amount, name| {
+        back(&ann, amount, name)
+            .in_budget(key.clone())
+            .of_call(&row)
+    };
+    assert_eq!(
+        kind(store.adjust(refund(11, "all and more")).await),
+        StoreErrorKind::Refused
+    );
+    store.adjust(refund(6, "a")).await.unwrap();
+    assert_eq!(
+        kind(store.adjust(refund(5, "b")).await),
+        StoreErrorKind::Refused
+    );
+    // The same again is the same.
+    store.adjust(refund(6, "a")).await.unwrap();
+    store.adjust(refund(4, "c")).await.unwrap();
+    assert_eq!(
+        kind(store.adjust(refund(1, "d")).await),
+        StoreErrorKind::Refused
+    );
+    assert_eq!(spent(&store, &ann, &key).await, [0; 3]);
+    balances(&store, &ann, 110, 0).await;
+
+    // One reference stands for one refund.
+    for other in [
+        refund(5, "a"),
+        back(&ann, 6, "a"),
+        back(&ann, 6, "a").in_budget(key.clone()),
+    ] {
+        assert_eq!(kind(store.adjust(other).await), StoreErrorKind::Conflict);
+    }
+    // Another's row, no row, a row of another call.
+    let mut others = [back(&bob, 1, "e"), back(&ann, 1, "f"), back(&ann, 1, "g")];
+    for other in &mut others {
+        *other = other.clone().of_call(&row);
+    }
+    others[1].call.as_mut().unwrap().position += 1_000;
+    others[2].call.as_mut().unwrap().request_id = "request-of-others".into();
+    for other in others {
+        let name = other.reference.clone();
+        let found = kind(store.adjust(other).await);
+        assert_eq!(found, StoreErrorKind::NotFound, "{name}");
+    }
+    balances(&store, &ann, 110, 0).await;
+    balances(&store, &bob, 100, 0).await;
+}
+
+pub(crate) async fn refunds_of_one_call_that_meet_give_it_back_once<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 100).await;
+    let row = spend(&store, &clock, &ann, &[key.clone()], 10).await;
+    let asked: Vec<_> = (0..20)
+        .map(|number| {
+            let refund = back(&ann, 3, &format!("refund-{number}")).in_budget(key.clone());
+            store.adjust(refund.of_call(&row))
+        })
+        .collect();
+    let mut given = 0;
+    for answer in asked {
+        match answer.await {
+            Ok(_) => given += 1,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Refused),
+        }
+    }
+    assert_eq!(given, 3);
+    assert_eq!(spent(&store, &ann, &key).await, [1; 3]);
+    balances(&store, &ann, 109, 0).await;
+}
+
+pub(crate) async fn in_a_window_that_rolls_a_refund_takes_the_call_s_own_charge<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 1_000).await;
+    store
+        .set_limits(&ann, &key, rolling(600, 100))
+        .await
+        .unwrap();
+    let counted = async || {
+        let found = store.budget(&ann, &key).await.unwrap();
+        found.rolling.unwrap().settled().nanos()
+    };
+    let keys = [key.clone()];
+    clock.set("2026-03-02T12:00:00Z".parse().unwrap());
+    spend(&store, &clock, &ann, &keys, 30).await;
+    clock.advance(Duration::from_secs(300));
+    let second = spend(&store, &clock, &ann, &keys, 70).await;
+    assert!(hold(&store, &ann, &keys, 1).await.is_err());
+    let refund = |amount, name| back(&ann, amount, name).in_budget(key.clone());
+    store
+        .adjust(refund(50, "a").of_call(&second))
+        .await
+        .unwrap();
+    assert_eq!(counted().await, 50);
+    let held = hold(&store, &ann, &keys, 50).await.unwrap();
+    store.settle(held, costs(0)).await.unwrap();
+    // Which call it was isn't said: the charge that leaves first.
+    store.adjust(refund(10, "b")).await.unwrap();
+    assert_eq!(counted().await, 40);
+    clock.advance(Duration::from_secs(310));
+    assert_eq!(counted().await, 20, "what was left of the second");
+    clock.advance(Duration::from_secs(310));
+    assert_eq!(counted().await, 0);
+    // It has left the window before.
+    spend(&store, &clock, &ann, &keys, 5).await;
+    store.adjust(refund(9, "c")).await.unwrap();
+    assert_eq!(counted().await, 0);
+    spend(&store, &clock, &ann, &keys, 5).await;
+    clock.advance(Duration::from_secs(1_200));
+    store
+        .adjust(refund(20, "d").of_call(&second))
+        .await
+        .unwrap();
+    assert_eq!(counted().await, 0);
+    balances(&store, &ann, 1_089, 0).await;
+}
