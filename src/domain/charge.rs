@@ -5,8 +5,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::money::Money;
-use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use super::{money::Money, usage::Tags};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    lock,
+};
 
 /// The longest name of a model or a tier that is kept, in bytes.
 const NAME_LENGTH_MAX: usize = 128;
@@ -162,6 +166,7 @@ struct MoreCounters {
     output_image: AtomicU64,
     searches: AtomicU64,
     tier: OnceLock<Arc<str>>,
+    tags: Mutex<Tags>,
 }
 
 impl Charge {
@@ -279,6 +284,20 @@ impl Charge {
     /// 128 bytes, and control characters are removed.
     pub fn set_model(&self, model: &str) {
         let _ = self.0.model.set(readable(model));
+    }
+
+    /// Notes a [tag](Tags) in the call's row of the usage log, in place of one of the same name: a
+    /// customer or a feature that the request's head doesn't tell. It doesn't change what is
+    /// charged. One that is not valid, or one too many, is left out, and the first such one is
+    /// logged.
+    pub fn tag(&self, name: &str, value: &str) {
+        let more = self.0.more.get_or_init(Box::default);
+        lock(&more.tags).note(name, value);
+    }
+
+    pub(crate) fn tags(&self) -> Tags {
+        let more = self.0.more.get();
+        more.map_or_else(Tags::default, |more| lock(&more.tags).clone())
     }
 
     /// Token counts that a layer read from the answer because the handler counted none. For token

@@ -3,12 +3,14 @@
 mod details;
 mod payment;
 mod row;
+mod tags;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{
     details::UsageDetails,
     payment::{Adjustment, Credit, RefundedCall, Transaction, is_reference},
+    tags::{InvalidTag, Tags},
 };
 
 use super::{
@@ -238,7 +240,7 @@ pub struct Settlement {
     /// The usage that is billed was not reported. What is charged is then the hold, or what can
     /// have been sent by then.
     pub usage_is_missing: bool,
-    /// Kinds of tokens, searches and a tier, if there were any.
+    /// Kinds of tokens, searches, a tier, tags and budgets, if there were any.
     pub details: Option<Box<UsageDetails>>,
 }
 

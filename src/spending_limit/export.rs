@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Body, Frame};
+use serde::Serialize;
 
 use crate::{
     domain::{
@@ -28,14 +29,14 @@ const COLUMNS: &str = "position,started_at,settled_at,request_id,account,princip
      status,outcome,held,charged,input_tokens,cached_tokens,cache_write_tokens,\
      output_tokens,bytes,latency_ms,usage_is_missing,hour_cache_write_tokens,\
      audio_input_tokens,image_input_tokens,audio_output_tokens,image_output_tokens,web_searches,\
-     service_tier\r\n";
+     service_tier,tags,budgets\r\n";
 
 /// The usage log of an account, newest first, or of [all accounts](Self::csv_of_all), oldest first,
 /// as a response body: read page by page, as fast as the client takes it. Rows of an account that
 /// are added meanwhile are not included.
 ///
 /// CSV follows RFC 4180 and has a header line. A text that a spreadsheet would take for a formula
-/// is prefixed with `'`. JSON lines have one object per line, with the same names. Money is an
+/// is prefixed with `'`; tags are a JSON object, and budgets a JSON list, in one cell. JSON lines have one object per line, with the same names. Money is an
 /// exact number of dollars.
 ///
 /// ```
@@ -262,9 +263,25 @@ fn write_csv(entry: &UsageEntry, line: &mut Vec<u8>) {
                 .and_then(|details| details.service_tier.as_deref())
                 .unwrap_or_default(),
         ),
+        json(
+            details
+                .map(|details| &details.tags)
+                .filter(|tags| !tags.is_empty()),
+        ),
+        json(
+            details
+                .map(|details| &details.budgets)
+                .filter(|budgets| !budgets.is_empty()),
+        ),
     ];
     line.extend_from_slice(cells.join(",").as_bytes());
     line.extend_from_slice(b"\r\n");
+}
+
+/// A cell of JSON; empty without any.
+fn json(value: Option<impl Serialize>) -> String {
+    let written = value.and_then(|value| serde_json::to_string(&value).ok());
+    written.as_deref().map_or_else(String::new, text)
 }
 
 /// A cell, quoted if necessary, and never a formula.

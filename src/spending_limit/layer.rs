@@ -13,7 +13,7 @@ use crate::{
         AccountId, BudgetId, InvalidId,
         clock::{Clock, SystemClock},
         principal::Principal,
-        usage::{Expiry, Hold},
+        usage::{Expiry, Hold, Tags},
     },
     guard::{self, Gate},
     store::Ledger,
@@ -246,6 +246,33 @@ impl SpendingLimitLayer {
             gate: self
                 .gate
                 .map_policy(|policy| policy.payer.budgets.push(Arc::new(of))),
+        }
+    }
+
+    /// Notes [tags](Tags) in the usage rows of calls, by the request's head and its caller: the
+    /// customer or the feature that a call is for. The handler may add others
+    /// ([`Charge::tag`](crate::Charge::tag)). They decide nothing. Where they come from the client,
+    /// check them: they are stored as they are, within their bounds.
+    ///
+    /// ```
+    /// use tollgate::{PriceTable, SpendingLimitLayer, store::MemoryStore, usage::Tags};
+    ///
+    /// let layer = SpendingLimitLayer::new(MemoryStore::new(), PriceTable::new())
+    ///     .tags(|_, caller| match caller.attribute("customer") {
+    ///         Some(customer) => Tags::new().with("customer", customer),
+    ///         None => Tags::new(),
+    ///     });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn tags(
+        self,
+        of: impl Fn(&RequestHead<'_>, &Principal) -> Tags + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            gate: self
+                .gate
+                .map_policy(|policy| policy.payer.tags = Some(Arc::new(of))),
         }
     }
 

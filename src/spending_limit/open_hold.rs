@@ -19,8 +19,9 @@ use super::{
 };
 use crate::{
     domain::{
+        BudgetId,
         money::Money,
-        usage::{Call, Hold, Outcome, Settlement, UsageDetails},
+        usage::{Call, Hold, Outcome, Settlement, Tags, UsageDetails},
     },
     store::StoreFuture,
     wire::{CostFigures, GrpcCallStatus, UsageReader},
@@ -51,7 +52,19 @@ pub(super) struct OpenHold {
     pub(super) recording: Option<Box<Recording>>,
     /// Set if the hold has a limited lifetime.
     renewal: Option<Box<HoldRenewal>>,
+    /// What the application noted of the request.
+    pub(super) tags: Tags,
+    /// Whether it counts in budgets besides its key's.
+    pub(super) budgets: Noted,
     pub(super) shared: Arc<Shared>,
+}
+
+/// Whether its usage row names the budgets of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// There is none but its key's.
+    No,
+    Yes,
 }
 
 impl OpenHold {
@@ -68,6 +81,8 @@ impl OpenHold {
             seen: Seen::default(),
             recording: None,
             renewal: HoldRenewal::new(shared.terms.lifetime, started),
+            tags: Tags::new(),
+            budgets: Noted::No,
             shared,
         }
     }
@@ -102,30 +117,8 @@ impl OpenHold {
         };
         let charged = cost.charged;
         let now = self.shared.clock.elapsed();
-        if let Reservation::Held(hold) = &reservation
-            && cost.usage_is_missing
-            && outcome == Outcome::Completed
-        {
-            let (source, is_read) = (self.price.source(), self.seen.reader.is_some());
-            let route = &hold.call.route;
-            self.shared
-                .missing_log
-                .note(route, source, is_read, charged);
-        }
-        if let Reservation::Held(hold) = &reservation
-            && charged > hold.amount
-        {
-            let log = &self.shared.overrun_log;
-            log.note(&hold.call.route, hold.amount, charged, now);
-        }
-        if let Reservation::Held(hold) = &reservation
-            && !charged.is_zero()
-            && self.reported_cost().is_none()
-        {
-            for what in self.price.unpriced(&self.counts()).into_iter().flatten() {
-                let log = &self.shared.missing_log;
-                log.note_unpriced(&hold.call.route, what);
-            }
+        if let Reservation::Held(hold) = &reservation {
+            self.log(hold, cost, outcome, now);
         }
         let tokens = self.tokens();
         let all_tokens = tokens.filter(|_| self.counted_all(outcome));
@@ -136,6 +129,8 @@ impl OpenHold {
             // itself, or goes by the handler.
             charge.note_read(tokens);
         }
+        let details = UsageDetails::of(tokens.as_ref(), self.service_tiers().special());
+        let details = UsageDetails::with_notes(details, self.all_tags(), self.noted(&reservation));
         let settlement = Settlement {
             status: self.seen.status.map(|status| status.as_u16()),
             latency: now.saturating_sub(self.started),
@@ -148,7 +143,7 @@ impl OpenHold {
             bytes: self.price.is_by_bytes().then_some(self.seen.bytes),
             model: self.model().cloned(),
             usage_is_missing: cost.usage_is_missing,
-            details: UsageDetails::of(tokens.as_ref(), self.service_tiers().special()),
+            details,
             ..Settlement::new(charged, outcome)
         };
         if let Some(recording) = self.recording.take()
@@ -162,6 +157,41 @@ impl OpenHold {
             Reservation::Free(call) => self.shared.ledger.record(call, settlement),
             Reservation::Held(hold) => self.shared.ledger.settle(hold, settlement),
         })
+    }
+
+    /// Logs what an operator should know of a call's cost.
+    fn log(&self, hold: &Hold, cost: Cost, outcome: Outcome, now: Duration) {
+        let (shared, route, charged) = (&self.shared, &hold.call.route, cost.charged);
+        if cost.usage_is_missing && outcome == Outcome::Completed {
+            let (source, is_read) = (self.price.source(), self.seen.reader.is_some());
+            shared.missing_log.note(route, source, is_read, charged);
+        }
+        if charged > hold.amount {
+            shared.overrun_log.note(route, hold.amount, charged, now);
+        }
+        if !charged.is_zero() && self.reported_cost().is_none() {
+            for what in self.price.unpriced(&self.counts()).into_iter().flatten() {
+                shared.missing_log.note_unpriced(route, what);
+            }
+        }
+    }
+
+    /// The request's tags, and those of the handler, which may replace them.
+    fn all_tags(&mut self) -> Tags {
+        let mut tags = std::mem::take(&mut self.tags);
+        if let Some(charge) = &self.charge {
+            for (name, value) in charge.tags().iter() {
+                tags.note(name, value);
+            }
+        }
+        tags
+    }
+
+    fn noted<'a>(&self, reservation: &'a Reservation) -> &'a [BudgetId] {
+        match (self.budgets, reservation) {
+            (Noted::Yes, Reservation::Held(hold)) => &hold.budgets,
+            _ => &[],
+        }
     }
 
     /// Inspects the answer's head.

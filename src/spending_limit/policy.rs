@@ -12,7 +12,7 @@ use super::{
     Charge, Price, PriceTable, SpendingPermit, body_digest,
     idempotency::{self, Answers},
     missing::MissingUsageLog,
-    open_hold::{OpenHold, Reservation},
+    open_hold::{Noted, OpenHold, Reservation},
     overrun::OverrunLog,
     price::{Demand, RequestLength},
     requested_use::{self, RequestedUse},
@@ -29,7 +29,7 @@ use crate::{
         denial::{Denial, DenialKind},
         money::Money,
         principal::Principal,
-        usage::{Call, Hold, HoldRequest, Idempotency},
+        usage::{Call, Hold, HoldRequest, Idempotency, Tags},
     },
     guard::{Decision, Policy, Verdict},
     store::{Ledger, StoreError},
@@ -65,11 +65,14 @@ type AccountOf = dyn Fn(&Principal) -> Result<AccountId, InvalidId> + Send + Syn
 type BudgetOf =
     dyn Fn(&RequestHead<'_>, &Principal) -> Result<Option<BudgetId>, InvalidId> + Send + Sync;
 
-/// Who pays, if that isn't just the principal.
+type TagsOf = dyn Fn(&RequestHead<'_>, &Principal) -> Tags + Send + Sync;
+
+/// Who pays, if that isn't just the principal, and for what.
 #[derive(Clone, Default)]
 pub(super) struct Payer {
     pub(super) account: Option<Arc<AccountOf>>,
     pub(super) budgets: Vec<Arc<BudgetOf>>,
+    pub(super) tags: Option<Arc<TagsOf>>,
 }
 
 impl Payer {
@@ -89,6 +92,20 @@ impl Payer {
             budgets.extend(of(head, principal).map_err(|_| invalid_id())?);
         }
         Ok(budgets.into())
+    }
+
+    fn tags(&self, head: &RequestHead<'_>, principal: &Principal) -> Tags {
+        let of = self.tags.as_ref();
+        of.map_or_else(Tags::new, |of| of(head, principal))
+    }
+}
+
+/// Whether the call counts in more than its key's own budget.
+fn noted(budgets: &Budgets, principal: &Principal) -> Noted {
+    match budgets.as_slice() {
+        [] => Noted::No,
+        [only] if principal.lineage() == Some(only) => Noted::No,
+        _ => Noted::Yes,
     }
 }
 
@@ -219,7 +236,9 @@ impl SpendingLimitPolicy {
             started_at: self.shared.clock.now(),
         };
         let budgets = self.payer.budgets(head, principal)?;
-        let open = OpenHold::unreserved(price, demand, Arc::clone(&self.shared));
+        let mut open = OpenHold::unreserved(price, demand, Arc::clone(&self.shared));
+        open.tags = self.payer.tags(head, principal);
+        open.budgets = noted(&budgets, principal);
         let intent = HoldIntent {
             amount,
             at: call.started_at,

@@ -23,7 +23,7 @@ use tollgate::{
     clock::{Clock, ManualClock},
     money::Money,
     store::{AccountId, BudgetId, KeyId, Ledger, MemoryStore, Page},
-    usage::{Call, Credit, Outcome, Settlement, UsageEntry},
+    usage::{Call, Credit, Outcome, Settlement, Tags, UsageEntry},
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -33,6 +33,7 @@ mod providers;
 mod repeated_calls;
 mod repeats;
 mod requested;
+mod tags;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 

@@ -197,7 +197,7 @@ async fn the_log_is_exported_whole_and_harmless() {
     assert_eq!(
         lines[1],
         "1202,2026-01-01T00:20:00Z,2026-01-01T00:20:00Z,'-1200,ann,ann,,GET /models,\
-         \"'=1+1,\"\"x\"\"\",200,completed,0,0,3,2,,,,7,false,,,,,,,"
+         \"'=1+1,\"\"x\"\"\",200,completed,0,0,3,2,,,,7,false,,,,,,,,,"
     );
     let json = read(UsageExport::json_lines(gate.ledger.clone(), account())).await;
     assert_eq!(json.lines().count(), 1_201);

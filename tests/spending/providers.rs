@@ -151,13 +151,16 @@ async fn usage_without_a_price_is_told_of_once_and_exported() {
     let (head, first) = csv.split_once("\r\n").unwrap();
     let first = first.lines().next().unwrap();
     assert_eq!(head.split(',').count(), first.split(',').count());
-    assert!(head.ends_with(",image_output_tokens,web_searches,service_tier"));
-    assert!(first.ends_with(",false,0,0,0,4,0,0,flex"), "{first}");
+    assert!(head.ends_with(",image_output_tokens,web_searches,service_tier,tags,budgets"));
+    assert!(first.ends_with(",false,0,0,0,4,0,0,flex,,"), "{first}");
     let export = UsageExport::json_lines(gate.ledger.clone(), account());
     let json = export.collect().await.unwrap().to_bytes();
     let json = String::from_utf8(json.to_vec()).unwrap();
     assert!(json.contains(r#""audio_output_tokens":4,"#), "{json}");
-    assert!(json.contains(r#""service_tier":"flex"}"#), "{json}");
+    assert!(
+        json.contains(r#""service_tier":"flex","tags":null,"budgets":null}"#),
+        "{json}"
+    );
 }
 
 #[tokio::test]

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tollgate::{
     store::{AccountId, KeyId, Ledger, Page, StoreErrorKind, UsageLog},
-    usage::{Call, HoldRequest, Outcome, Settlement, Transaction, UsageDetails, UsageEntry},
+    usage::{Call, HoldRequest, Outcome, Settlement, Tags, Transaction, UsageDetails, UsageEntry},
 };
 
 use crate::engines::{
-    LedgerEngine, Time, account, balances, call, costs, later, nanos, now, pay, request, usage,
+    LedgerEngine, Time, account, balances, budget, call, costs, later, nanos, now, pay, request,
+    usage,
 };
 
 async fn spend<S: Ledger>(store: &S, account: &AccountId, request_id: &str, charged: i64) {
@@ -36,6 +37,8 @@ pub(crate) async fn the_log_says_what_happened<S: LedgerEngine>(store: S, clock:
     let hold = store.hold(wish).await.unwrap().unwrap();
     clock.advance(Duration::from_secs(3));
     let mut details = UsageDetails::default();
+    details.tags = Tags::new().with("team", "'\"ü, b").with("customer", "acme");
+    details.budgets = vec![budget("key-1"), budget("team:blue")];
     (details.audio_input_tokens, details.image_output_tokens) = (3, 1 << 40);
     (details.web_searches, details.service_tier) = (2, Some(Arc::from("fl\0ex'\"")));
     let settlement = Settlement {

@@ -1,13 +1,14 @@
-//! What only some calls use.
+//! What only some calls use or carry.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::charge::Tokens;
+use super::Tags;
+use crate::domain::{BudgetId, charge::Tokens};
 
-/// What only some calls use, and is priced on its own. Where it is not there, none of it was
-/// counted. Its serialized form leaves out what is zero or not known, and names that it doesn't know
+/// What only some calls use, and is priced on its own, or carry. Where it is not there, none of it
+/// was counted or noted. Its serialized form leaves out what is zero or not known, and names that it doesn't know
 /// are ignored, so a ledger can keep it as JSON in one column.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
@@ -33,6 +34,15 @@ pub struct UsageDetails {
     /// The provider's tier that served the call; `None` for its ordinary one, or if none was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<Arc<str>>,
+    /// What the application noted: [on the layer](crate::SpendingLimitLayer::tags), or in the
+    /// [handler](crate::Charge::tag). A call that its ledger resolved, because its process died or
+    /// it outlived its hold, has none.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+    /// The budgets that it counted in: its key's, its team's. Empty if there was none but its key's,
+    /// and for a call without a hold or one that its ledger resolved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetId>,
 }
 
 #[expect(
@@ -72,7 +82,23 @@ impl UsageDetails {
             image_output_tokens: tokens.output_image,
             web_searches: tokens.searches,
             service_tier: service_tier.map(Arc::from),
+            ..Self::default()
         }))
+    }
+
+    /// The same with what was noted of the call, if anything was.
+    pub(crate) fn with_notes(
+        details: Option<Box<Self>>,
+        tags: Tags,
+        budgets: &[BudgetId],
+    ) -> Option<Box<Self>> {
+        if tags.is_empty() && budgets.is_empty() {
+            return details;
+        }
+        let mut details = details.unwrap_or_default();
+        details.tags = tags;
+        details.budgets = budgets.to_vec();
+        Some(details)
     }
 }
 
@@ -151,6 +177,7 @@ mod tests {
             image_output_tokens: 5,
             web_searches: 6,
             service_tier: None,
+            ..UsageDetails::default()
         };
         assert_eq!(*details, expected);
         for count in [1, 1 << 40] {

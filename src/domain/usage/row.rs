@@ -2,8 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
-use super::UsageEntry;
-use crate::domain::{clock::Timestamp, money::Money};
+use super::{Tags, UsageEntry};
+use crate::domain::{BudgetId, clock::Timestamp, money::Money};
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -34,6 +34,8 @@ struct Row<'a> {
     image_output_tokens: Option<u64>,
     web_searches: Option<u64>,
     service_tier: Option<&'a str>,
+    tags: Option<&'a Tags>,
+    budgets: Option<&'a [BudgetId]>,
 }
 
 impl Serialize for UsageEntry {
@@ -68,6 +70,12 @@ impl Serialize for UsageEntry {
             image_output_tokens: details.map(|details| details.image_output_tokens),
             web_searches: details.map(|details| details.web_searches),
             service_tier: details.and_then(|details| details.service_tier.as_deref()),
+            tags: details
+                .map(|details| &details.tags)
+                .filter(|tags| !tags.is_empty()),
+            budgets: details
+                .map(|details| &*details.budgets)
+                .filter(|budgets| !budgets.is_empty()),
         };
         row.serialize(serializer)
     }
