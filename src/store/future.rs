@@ -70,6 +70,8 @@ impl<T> fmt::Debug for StoreFuture<T> {
     }
 }
 
+/// Of payments and other corrections too: an amount of zero, with the wrong sign, or beyond what an
+/// account can hold.
 impl From<RefundRefusal> for StoreError {
     fn from(refusal: RefundRefusal) -> Self {
         Self::new(StoreErrorKind::Refused, &refusal.to_string())
@@ -125,11 +127,6 @@ impl StoreError {
             StoreErrorKind::Refused,
             "a spending limit can't be below zero",
         )
-    }
-
-    /// A payment or a correction of zero, with the wrong sign, or beyond what an account can hold.
-    pub(crate) fn amount_out_of_range() -> Self {
-        Self::new(StoreErrorKind::Refused, "amount out of range")
     }
 
     /// A payment or a correction without a reference, or with one that is too long.

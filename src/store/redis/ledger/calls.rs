@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Balance, Budget, HoldRefusal, Snapshot},
+        books::{Balance, Budget, HoldRefusal, RefundRefusal, Snapshot},
         budget::{BudgetWindow, SpendingLimits},
         clock::Timestamp,
         money::Money,
@@ -118,7 +118,7 @@ impl Ledger for RedisLedger {
 
     fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
         if credit.amount <= Money::ZERO {
-            return StoreFuture::ready(Err(StoreError::amount_out_of_range()));
+            return StoreFuture::ready(Err(StoreError::from(RefundRefusal::OutOfRange)));
         }
         self.pay(credit.into())
     }
@@ -126,7 +126,7 @@ impl Ledger for RedisLedger {
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
         let is_refund = adjustment.is_refund();
         if adjustment.amount.is_zero() || (is_refund && adjustment.amount.is_negative()) {
-            return StoreFuture::ready(Err(StoreError::amount_out_of_range()));
+            return StoreFuture::ready(Err(StoreError::from(RefundRefusal::OutOfRange)));
         }
         self.pay(adjustment)
     }

@@ -76,7 +76,7 @@ impl Shared {
                 let balance: Vec<_> = balance.iter().cloned().map(Some).collect();
                 Ok(codec::balance(&balance)?)
             }
-            "refused" => Err(StoreError::amount_out_of_range().into()),
+            "refused" => Err(StoreError::from(RefundRefusal::OutOfRange).into()),
             "unknown" => Err(StoreError::unknown_call().into()),
             "too much" => Err(StoreError::from(RefundRefusal::MoreThanCharged).into()),
             _ => Err(StoreError::reference_taken().into()),
