@@ -239,3 +239,39 @@ async fn a_key_is_taken_where_there_is_no_cookie_and_only_there() {
         assert_eq!(ask(&alone, "POST", &[other]).await.0, 401);
     }
 }
+
+/// The name of the cookie is a part of its key.
+#[tokio::test]
+async fn a_session_of_auth_js_is_taken_under_the_name_that_it_was_made_for() {
+    const PLAIN: &str = include_str!("../src/token/cookie/vectors/auth_js/plain.txt");
+    const SECURE: &str = include_str!("../src/token/cookie/vectors/auth_js/secure.txt");
+    let verifier = SessionCookieVerifier::auth_js(b"a secret made for the tests of this crate");
+    let layer = SessionCookieLayer::new(verifier.build().unwrap());
+    let (half, rest) = PLAIN.split_at(200);
+    for good in [
+        format!("authjs.session-token={PLAIN}"),
+        format!("__Secure-authjs.session-token={SECURE}"),
+        format!("authjs.session-token.1={rest}; authjs.session-token.0={half}"),
+        format!("authjs.session-token=x; __Secure-authjs.session-token={SECURE}"),
+    ] {
+        let answer = ask(&layer, "GET", &[("cookie", &good)]).await;
+        assert_eq!(answer, (200, "user-7".into()), "{good}");
+    }
+    for bad in [
+        format!("authjs.session-token={SECURE}"),
+        format!("__Secure-authjs.session-token={PLAIN}; authjs.session-token={PLAIN}"),
+        format!("next-auth.session-token={PLAIN}"),
+        cookie("next-auth.session-token"),
+    ] {
+        let (status, _) = ask(&layer, "GET", &[("cookie", &bad)]).await;
+        assert_eq!(status, 401, "{bad}");
+    }
+    let renamed = layer.name("my-session");
+    let (status, _) = ask(
+        &renamed,
+        "GET",
+        &[("cookie", &format!("my-session={PLAIN}"))],
+    )
+    .await;
+    assert_eq!(status, 401, "it was made for another name");
+}

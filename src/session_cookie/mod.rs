@@ -50,7 +50,7 @@ use crate::{
     token::SessionCookieVerifier,
     wire::{
         CookieValue, CredentialPlaces, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site,
-        read_cookie,
+        read_cookie, read_named_cookie,
     },
 };
 
@@ -64,18 +64,17 @@ guard::layer!(SessionCookieLayer, SessionCookiePolicy);
 
 impl SessionCookieLayer {
     /// Accepts cookies that `verifier` finds good, whole or split (`.0`, `.1`, …), under the names
-    /// that NextAuth.js uses: `__Secure-next-auth.session-token`, or else `next-auth.session-token`.
+    /// that the application uses unless it sets another
+    /// ([`cookie_names`](SessionCookieVerifier::cookie_names)): with NextAuth.js 4
+    /// `__Secure-next-auth.session-token`, or else `next-auth.session-token`.
     /// A browser that sends both has the first one judged alone, because a network attacker can set
-    /// only the other. NextAuth itself looks at one name: the first if `NEXTAUTH_URL` is `https`,
-    /// and else the second; give that to [`name`](Self::name) where you know it.
+    /// only the other. The application itself looks at one name: the first if its URL
+    /// (`NEXTAUTH_URL`, `AUTH_URL`) is `https`, and else the second; give that to [`name`](Self::name) where you know it.
     ///
     /// A cookie without a value, as an ended session may leave it, is no credential.
     #[must_use]
     pub fn new(verifier: SessionCookieVerifier) -> Self {
-        let names = [
-            "__Secure-next-auth.session-token",
-            "next-auth.session-token",
-        ];
+        let names = verifier.cookie_names();
         Self {
             gate: Gate::new(SessionCookiePolicy {
                 verifier,
@@ -88,7 +87,7 @@ impl SessionCookieLayer {
         }
     }
 
-    /// The cookie's name, instead of NextAuth's two. A page loaded over http can't set a cookie
+    /// The cookie's name, instead of the usual two. A page loaded over http can't set a cookie
     /// whose name starts with `__Secure-` or `__Host-`.
     #[must_use]
     pub fn name(self, name: &str) -> Self {
@@ -226,7 +225,8 @@ impl SessionCookiePolicy {
                 denial.because("a key or a token where only a session will do"),
             );
         }
-        let cookie = match read_cookie(head.headers, &self.names) {
+        let (name, cookie) = read_named_cookie(head.headers, &self.names);
+        let cookie = match cookie {
             CookieValue::Absent => return Verdict::Abstain(denial(DenialKind::CredentialMissing)),
             CookieValue::Unreadable => {
                 let reason = "the session cookie is there twice, incomplete or unreadable";
@@ -243,7 +243,7 @@ impl SessionCookiePolicy {
             let reason = "a page of another site sent it";
             return Verdict::Refuse(denial(DenialKind::NotPermitted).because(reason));
         }
-        match self.verifier.look(&cookie) {
+        match self.verifier.look(name, &cookie) {
             Ok(principal) => Verdict::Admit(Identified::new(principal)),
             Err(refusal) => {
                 let denial = Denial::from(refusal);

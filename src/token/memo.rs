@@ -24,6 +24,15 @@ impl TokenDigest {
     }
 }
 
+impl TokenDigest {
+    /// The digest of a text that is judged by what it is beside. The salt holds no NUL, and so no
+    /// other salt and text have the same.
+    pub(super) fn salted(salt: &str, token: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(salt).chain_update([0]);
+        Self(digest.chain_update(token).finalize().into())
+    }
+}
+
 impl Hash for TokenDigest {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let place = self.0.first_chunk().copied().unwrap_or_default();

@@ -28,6 +28,14 @@ pub(crate) enum CookieValue<'a> {
 /// Values are base64url and dots, as in a compact JWE or JWS; any other value isn't one of our
 /// cookies.
 pub(crate) fn read<'a>(headers: &'a HeaderMap, names: &[Box<str>]) -> CookieValue<'a> {
+    read_named(headers, names).1
+}
+
+/// Like [`read`], with the name that the cookie has; an empty one if it is absent.
+pub(crate) fn read_named<'a, 'n>(
+    headers: &'a HeaderMap,
+    names: &'n [Box<str>],
+) -> (&'n str, CookieValue<'a>) {
     let mut best = usize::MAX;
     let mut pieces: Vec<Piece<'a>> = Vec::new();
     let mut is_readable = true;
@@ -48,11 +56,12 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, names: &[Box<str>]) -> CookieValu
             }
         }
     }
-    if is_readable {
+    let value = if is_readable {
         join(pieces)
     } else {
         CookieValue::Unreadable
-    }
+    };
+    (names.get(best).map_or("", AsRef::as_ref), value)
 }
 
 struct Piece<'a> {

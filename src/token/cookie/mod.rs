@@ -1,8 +1,9 @@
-//! Verification of the session cookies of NextAuth.js (Auth.js) version 4: claims in an encrypted
-//! JWT.
+//! Verification of the session cookies of NextAuth.js 4 and Auth.js 5: claims in an encrypted JWT.
 
+mod builder;
 mod claims;
 mod jwe;
+mod keys;
 
 #[cfg(test)]
 mod tests;
@@ -11,16 +12,17 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::de::DeserializeSeed;
 
+pub use self::builder::SessionCookieVerifierBuilder;
 use self::{
     claims::{CookieClaims, CookieClaimsSeed},
-    jwe::CookieKey,
+    keys::{CookieKeys, Scheme},
 };
 use super::{
     Refusal, TokenError, TokenErrorKind,
     memo::{Memo, TokenDigest},
 };
 use crate::domain::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, Timestamp},
     credential::CredentialKind,
     principal::Principal,
 };
@@ -29,12 +31,14 @@ use crate::domain::{
 const COOKIE_LENGTH_MAX: usize = 16 * 1_024;
 const SUBJECT_LENGTH_MAX: usize = 255;
 const SECRET_LENGTH_MIN: usize = 32;
-const LEEWAY_MAX: Duration = Duration::from_secs(600);
-const CACHE_CAPACITY: usize = 10_000;
 
-/// Verifies the session cookies of NextAuth.js version 4: a compact JWE (`dir`, `A256GCM`) under a
-/// key derived from the application's secret. Cloning it increments a reference count; clones share
-/// the cache.
+/// Verifies the session cookies of NextAuth.js 4 and of Auth.js 5: a compact JWE under a key derived
+/// from the application's secret. Cloning it increments a reference count; clones share the cache.
+///
+/// | made by | encrypted with | key |
+/// |---|---|---|
+/// | NextAuth.js 4 ([`next_auth`](Self::next_auth)) | `dir`, `A256GCM` | the same for all cookies |
+/// | Auth.js 5 ([`auth_js`](Self::auth_js)) | `dir`, `A256CBC-HS512` | another for each name of a cookie |
 ///
 /// | refused | as |
 /// |---|---|
@@ -48,13 +52,14 @@ const CACHE_CAPACITY: usize = 10_000;
 /// `email`, `name` and `jti` are its attributes. A good cookie is cached by the SHA-256 of its
 /// text, and its time is checked on every use.
 ///
-/// A cookie can't be revoked before it expires: there is no store behind it, just as with
-/// NextAuth's own `jwt` sessions.
+/// A cookie can't be revoked before it expires: there is no store behind it, just as with the
+/// `jwt` sessions of NextAuth and Auth.js themselves. Sessions that they keep in a database have
+/// cookies of another kind, which are refused as malformed.
 #[derive(Clone)]
 pub struct SessionCookieVerifier(Arc<Inner>);
 
 struct Inner {
-    key: CookieKey,
+    keys: CookieKeys,
     roles: Vec<Box<str>>,
     claims: KeptClaims,
     leeway: Duration,
@@ -83,7 +88,7 @@ struct Remembered {
 #[non_exhaustive]
 pub enum SessionCookieError {
     /// Anyone who has one cookie can brute-force a short secret offline.
-    #[error("secret: at least {SECRET_LENGTH_MIN} bytes")]
+    #[error("secret, add_secret: at least {SECRET_LENGTH_MIN} bytes")]
     SecretTooShort,
     /// The leeway is so large that expiry means little.
     #[error("leeway, leeway_ahead: at most 10 minutes")]
@@ -97,36 +102,55 @@ impl SessionCookieVerifier {
     /// Builds a verifier of the cookies that NextAuth.js 4 makes with `secret`, its
     /// `NEXTAUTH_SECRET`: at least 32 bytes.
     pub fn next_auth(secret: &[u8]) -> SessionCookieVerifierBuilder {
-        SessionCookieVerifierBuilder {
-            key: CookieKey::next_auth(secret),
-            secret_length: secret.len(),
-            secret_length_min: SECRET_LENGTH_MIN,
-            roles: Vec::new(),
-            claims: KeptClaims::default(),
-            leeway: Duration::ZERO,
-            leeway_ahead: None,
-            clock: SystemClock::shared(),
-            cache_capacity: CACHE_CAPACITY,
-        }
+        SessionCookieVerifierBuilder::new(Scheme::NextAuth, secret)
     }
 
-    /// Verifies a cookie's value, reassembled. Nothing is awaited.
+    /// Builds a verifier of the cookies that Auth.js 5 (`next-auth` 5, `@auth/core`) makes with
+    /// `secret`, its `AUTH_SECRET`: at least 32 bytes.
+    pub fn auth_js(secret: &[u8]) -> SessionCookieVerifierBuilder {
+        SessionCookieVerifierBuilder::new(Scheme::AuthJs, secret)
+    }
+
+    /// Verifies a cookie's value, reassembled. Nothing is awaited. A cookie of Auth.js is taken for
+    /// one of either of its usual names.
     ///
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong; it contains nothing of
     /// the cookie.
     pub fn verify(&self, cookie: &str) -> Result<Principal, TokenError> {
-        Ok(self.look(cookie)?)
+        let [secure, plain] = self.cookie_names();
+        match self.look(secure, cookie) {
+            Err(refusal) if refusal.error.kind() == TokenErrorKind::BadSignature => {
+                Ok(self.look(plain, cookie)?)
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
-    pub(crate) fn look(&self, cookie: &str) -> Result<Principal, Refusal> {
+    /// Verifies the value of the cookie of this name. Auth.js encrypts the same session differently
+    /// under another name.
+    ///
+    /// # Errors
+    /// [`TokenError`], as of [`verify`](Self::verify).
+    pub fn verify_named(&self, name: &str, cookie: &str) -> Result<Principal, TokenError> {
+        Ok(self.look(name, cookie)?)
+    }
+
+    /// The names that the application's cookie has unless it sets another: the one for https first.
+    #[must_use]
+    pub fn cookie_names(&self) -> [&'static str; 2] {
+        self.0.keys.scheme().cookie_names()
+    }
+
+    pub(crate) fn look(&self, name: &str, cookie: &str) -> Result<Principal, Refusal> {
         if cookie.len() > COOKIE_LENGTH_MAX {
             return Err(TokenError::malformed("the cookie is longer than 16 KiB").into());
         }
         let Some(memo) = &self.0.verified else {
-            return self.0.judge(cookie).map(|good| good.principal);
+            return self.0.judge(name, cookie).map(|good| good.principal);
         };
-        let digest = TokenDigest::of(cookie.as_bytes());
+        let salt = self.0.keys.scheme().salt(name);
+        let digest = TokenDigest::salted(salt, cookie.as_bytes());
         if let Some(known) = memo.recall(&digest) {
             return match self.0.judge_time(&known) {
                 Ok(()) => Ok(known.principal.clone()),
@@ -136,15 +160,15 @@ impl SessionCookieVerifier {
                 }
             };
         }
-        let good = Arc::new(self.0.judge(cookie)?);
+        let good = Arc::new(self.0.judge(name, cookie)?);
         memo.remember(digest, Arc::clone(&good));
         Ok(good.principal.clone())
     }
 }
 
 impl Inner {
-    fn judge(&self, cookie: &str) -> Result<Remembered, Refusal> {
-        let json = self.key.open(cookie)?;
+    fn judge(&self, name: &str, cookie: &str) -> Result<Remembered, Refusal> {
+        let json = self.keys.open(name, cookie)?;
         let mut deserializer = serde_json::Deserializer::from_slice(&json);
         let claims = CookieClaimsSeed(&self.claims)
             .deserialize(&mut deserializer)
@@ -215,108 +239,8 @@ impl Inner {
 impl fmt::Debug for SessionCookieVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionCookieVerifier")
+            .field("keys", &self.0.keys)
             .field("roles", &self.0.roles)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Builds a [`SessionCookieVerifier`].
-#[must_use]
-pub struct SessionCookieVerifierBuilder {
-    key: Option<CookieKey>,
-    secret_length: usize,
-    secret_length_min: usize,
-    roles: Vec<Box<str>>,
-    claims: KeptClaims,
-    leeway: Duration,
-    leeway_ahead: Option<Duration>,
-    clock: Arc<dyn Clock>,
-    cache_capacity: usize,
-}
-
-impl SessionCookieVerifierBuilder {
-    /// Adds a role that every user with a session has.
-    pub fn add_role(mut self, role: &str) -> Self {
-        self.roles.push(role.into());
-        self
-    }
-
-    /// The claim with the user's roles: a string or an array of strings. None is read unless set.
-    pub fn roles_claim(mut self, name: &str) -> Self {
-        self.claims.roles = Some(name.into());
-        self
-    }
-
-    /// Keeps a claim as an [attribute](Principal::attribute), if it is a string; other claims are
-    /// checked for their form and dropped.
-    pub fn add_claim(mut self, name: &str) -> Self {
-        self.claims.attributes.push(name.into());
-        self
-    }
-
-    /// How much the application's clock may differ from ours, at most 10 minutes; 0 unless set.
-    /// NextAuth itself allows 15 s.
-    pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.leeway = leeway;
-        self
-    }
-
-    /// How much the application's clock may be ahead of ours, that is how far in the future an
-    /// `nbf` or an `iat` may lie, at most 10 minutes; equal to [`leeway`](Self::leeway) unless set.
-    /// Set alone, it accepts a session that has just begun, but none that has expired.
-    pub fn leeway_ahead(mut self, leeway: Duration) -> Self {
-        self.leeway_ahead = Some(leeway);
-        self
-    }
-
-    /// Accepts a secret of less than 32 bytes, for an application that has already issued cookies.
-    /// Anyone who has seen one cookie can find such a secret by brute force, and then make cookies.
-    pub fn dangerous_short_secret(mut self) -> Self {
-        self.secret_length_min = 1;
-        self
-    }
-
-    /// How many good cookies are cached (a few hundred bytes each); 10,000 unless set, 0 for none,
-    /// otherwise at least 2.
-    pub fn cache_capacity(mut self, cookies: usize) -> Self {
-        self.cache_capacity = cookies;
-        self
-    }
-
-    /// Another source of time.
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// The verifier.
-    ///
-    /// # Errors
-    /// [`SessionCookieError`], which names the setting.
-    pub fn build(self) -> Result<SessionCookieVerifier, SessionCookieError> {
-        if self.secret_length < self.secret_length_min {
-            return Err(SessionCookieError::SecretTooShort);
-        }
-        let leeway_ahead = self.leeway_ahead.unwrap_or(self.leeway);
-        if self.leeway.max(leeway_ahead) > LEEWAY_MAX {
-            return Err(SessionCookieError::Leeway);
-        }
-        Ok(SessionCookieVerifier(Arc::new(Inner {
-            key: self.key.ok_or(SessionCookieError::Secret)?,
-            roles: self.roles,
-            claims: self.claims,
-            leeway: self.leeway,
-            leeway_ahead,
-            clock: self.clock,
-            verified: (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity)),
-        })))
-    }
-}
-
-impl fmt::Debug for SessionCookieVerifierBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionCookieVerifierBuilder")
-            .field("roles", &self.roles)
             .finish_non_exhaustive()
     }
 }

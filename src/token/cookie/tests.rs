@@ -1,5 +1,7 @@
 //! The vectors were made by `encode` of next-auth 4.24.15.
 
+mod auth_js;
+
 use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
