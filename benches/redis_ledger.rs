@@ -30,7 +30,7 @@ use server::RedisServer;
 use tollgate::{
     clock::Timestamp,
     money::Money,
-    store::{AccountId, BudgetId, KeyId, Ledger, RedisLedger},
+    store::{AccountId, BudgetId, KeyId, Ledger, RedisClient, RedisLedger},
     usage::{Call, Credit, Expiry, HoldRequest, Outcome, Settlement},
 };
 
@@ -193,9 +193,8 @@ async fn rate(pair: impl Fn(usize) -> Pair + Clone + Send + 'static, tasks: usiz
 }
 
 async fn compare(server: &RedisServer) {
-    let builder = RedisLedger::builder(&server.url());
-    let ledger = builder.prefix("bench").connections(CONNECTIONS);
-    let ledger = ledger.open().await.unwrap();
+    let client = RedisClient::new(server.url()).connections(CONNECTIONS);
+    let ledger = RedisLedger::open(client.prefix("bench")).await.unwrap();
     for account in 0..ACCOUNTS {
         let (account, _) = names(account);
         let credit = Credit {

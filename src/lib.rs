@@ -117,8 +117,9 @@
 //! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers; without it, route tables see only what the outer router leaves of the path |
 //! | `tonic` | an interceptor for permissions, tonic's peer address |
 //! | `jwks` | `JwksUrl`: keys of token issuers from an address, or by OpenID Connect discovery |
-//! | `redis` | `RedisRateLimiter`, `RedisConcurrency`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, requests under way, money, logins and change notifications that several processes share |
-//! | `redis-cluster` | `redis` on a cluster: `cluster(…)` of each |
+//! | `redis` | `RedisClient` and what it leads to, `RedisRateLimiter`, `RedisConcurrency`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, requests under way, money, logins and change notifications that several processes share |
+//! | `redis-cluster` | `redis` on a cluster: `RedisClient::cluster` |
+//! | `redis-tls` | `redis` over TLS: `rediss://…` |
 //! | `postgres` | `PostgresStore`: keys, users, logins and money for many processes, and change notifications |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | [three counters and a gauge](#what-an-operator-sees) |

@@ -12,7 +12,7 @@ use std::{
 use redis::AsyncConnectionConfig;
 use tollgate::{
     quota::{Quota, Quotas},
-    store::{Degraded, RateStore, RedisRateLimiter},
+    store::{Degraded, RateStore, RedisClient, RedisRateLimiter},
 };
 
 use super::{RedisServer, key};
@@ -74,9 +74,9 @@ where
 }
 
 async fn limiter(server: &RedisServer, lease: u32, degraded: Degraded) -> RedisRateLimiter {
-    let builder = RedisRateLimiter::builder(&server.url()).lease(lease);
-    let limiter = builder
-        .connections(CONNECTIONS)
+    let client = RedisClient::new(server.url()).connections(CONNECTIONS);
+    let limiter = RedisRateLimiter::builder(client)
+        .lease(lease)
         .deadline(Duration::from_secs(5))
         .degraded(degraded)
         .build()

@@ -46,8 +46,10 @@ impl RateLimits {
 
 #[cfg(feature = "redis")]
 async fn shared(url: &str, server: &str) -> Result<Arc<dyn RateStore>, StartError> {
-    let limiter = tollgate::store::RedisRateLimiter::builder(url)
-        .prefix(server)
+    use tollgate::store::{RedisClient, RedisRateLimiter};
+
+    let client = RedisClient::new(url).prefix(server);
+    let limiter = RedisRateLimiter::builder(client)
         .build()
         .map_err(|error| format!("REDIS_URL: {error}"))?;
     if let Err(error) = limiter.connect().await {

@@ -22,7 +22,8 @@
 //! [`LeasedLedger`] works in front of SQLite's or PostgreSQL's [`Ledger`]: it leases money from it
 //! and spends that at the speed of memory.
 //!
-//! Redis holds what many processes need at once; each kind has a store type of its own.
+//! Redis holds what many processes need at once; each kind has a store type of its own, and
+//! `RedisClient` says once for all of them how it is reached.
 //!
 //! # Custom stores
 //!
@@ -148,9 +149,9 @@ pub use rate::{Degraded, SharedRateStatistics};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::{
-    RedisConcurrency, RedisConcurrencyBuilder, RedisInvalidations, RedisInvalidationsBuilder,
-    RedisLedger, RedisLedgerBuilder, RedisRateLimiter, RedisRateLimiterBuilder, RedisSessions,
-    RedisSessionsBuilder,
+    RedisClient, RedisConcurrency, RedisConcurrencyBuilder, RedisCredentials, RedisInvalidations,
+    RedisInvalidationsBuilder, RedisLedger, RedisLedgerBuilder, RedisProtocol, RedisRateLimiter,
+    RedisRateLimiterBuilder, RedisSessions, RedisSessionsBuilder,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

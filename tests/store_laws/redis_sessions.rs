@@ -48,10 +48,12 @@ pub(crate) fn cluster_of_one() -> Option<RedisServer> {
 
 #[cfg(feature = "redis-cluster")]
 pub(crate) async fn on_cluster(server: &RedisServer) -> RedisSessions {
-    let sessions = RedisSessions::cluster([server.url().as_str()])
-        .deadline(Duration::from_secs(20))
-        .build()
-        .unwrap();
+    let sessions = RedisSessions::builder(tollgate::store::RedisClient::cluster([server
+        .url()
+        .as_str()]))
+    .deadline(Duration::from_secs(20))
+    .build()
+    .unwrap();
     sessions.connect().await.unwrap();
     sessions
 }

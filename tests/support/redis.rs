@@ -12,6 +12,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 5;
 const PORTS_TRIED: usize = 100;
+const SETTINGS: &str = "redis.conf";
 
 /// A running server. Killed when dropped.
 #[derive(Debug)]
@@ -29,8 +30,23 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// With more arguments on its command line.
+    /// With more arguments on its command line, in which `{port}` is its port.
     pub(crate) fn start_with(arguments: &[&str]) -> Option<Self> {
+        Self::start_from(None, arguments)
+    }
+
+    /// A sentinel that calls that server `main`. Two of them can replace it.
+    pub(crate) fn start_sentinel(of: &Self) -> Option<Self> {
+        let port = of.port;
+        let settings = format!(
+            "sentinel monitor main 127.0.0.1 {port} 2\n\
+             sentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n"
+        );
+        Self::start_from(Some(&settings), &["--sentinel"])
+    }
+
+    fn start_from(settings: Option<&str>, arguments: &[&str]) -> Option<Self> {
         let found = Command::new("redis-server")
             .arg("--version")
             .stdout(Stdio::null())
@@ -43,13 +59,18 @@ impl RedisServer {
             return None;
         }
         // Somebody may take the port between its choice and the server's start.
-        let started = (0..ATTEMPTS).find_map(|_| Self::on(free_port(), arguments));
+        let started = (0..ATTEMPTS).find_map(|_| Self::on(free_port(), settings, arguments));
         Some(started.expect("redis-server starts"))
     }
 
-    fn on(port: u16, arguments: &[&str]) -> Option<Self> {
+    fn on(port: u16, settings: Option<&str>, arguments: &[&str]) -> Option<Self> {
         let folder = TempDir::new().expect("a temporary folder");
-        let arguments: Vec<_> = arguments.iter().map(|&it| it.to_owned()).collect();
+        let ported = |it: &&str| it.replace("{port}", &port.to_string());
+        let mut arguments: Vec<_> = arguments.iter().map(ported).collect();
+        if let Some(settings) = settings {
+            std::fs::write(folder.path().join(SETTINGS), settings).expect("a file");
+            arguments.insert(0, SETTINGS.to_owned());
+        }
         let child = spawn(port, folder.path(), &arguments);
         let mut server = Self {
             child,
@@ -115,7 +136,13 @@ impl RedisServer {
 }
 
 fn spawn(port: u16, folder: &std::path::Path, arguments: &[String]) -> Child {
+    // A file comes first.
+    let (file, arguments) = match arguments {
+        [file, arguments @ ..] if file == SETTINGS => (Some(file), arguments),
+        arguments => (None, arguments),
+    };
     Command::new("redis-server")
+        .args(file)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
         .args(arguments)

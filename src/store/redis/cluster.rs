@@ -2,12 +2,17 @@
 
 use std::{fmt, sync::Mutex, time::Duration};
 
+#[cfg(feature = "redis-tls")]
+use redis::ConnectionAddr;
 use redis::{
-    Client, RedisError, RedisResult,
+    ConnectionInfo, RedisError, RedisResult,
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
 };
 
+use super::client::ClusterCredentials;
+#[cfg(feature = "redis-tls")]
+use super::client::choose_cryptography;
 use super::connections::{CONNECT_MAX, Resend, is_broken, unavailable, within};
 use crate::{
     store::{StoreError, StoreErrorKind},
@@ -25,6 +30,8 @@ pub(super) struct Cluster {
     /// A client that never resends, not even when a key has moved: redis-rs doesn't let callers
     /// distinguish the reasons.
     once: ClusterClient,
+    #[cfg(feature = "redis-tls")]
+    is_tls: bool,
     connections: Mutex<Option<Connections>>,
 }
 
@@ -34,25 +41,48 @@ struct Connections {
     once: ClusterConnection,
 }
 
+/// How a cluster is reached.
+pub(super) struct Settings {
+    pub(super) nodes: Vec<ConnectionInfo>,
+    pub(super) deadline: Duration,
+    pub(super) credentials: Option<ClusterCredentials>,
+    #[cfg(feature = "redis-tls")]
+    pub(super) certificates: Option<redis::TlsCertificates>,
+}
+
+impl Settings {
+    fn client(&self, retries: u32) -> RedisResult<ClusterClient> {
+        let mut client = ClusterClientBuilder::new(self.nodes.clone())
+            .connection_timeout(CONNECT_MAX)
+            .response_timeout(self.deadline.saturating_add(CONNECT_MAX))
+            .retries(retries);
+        if let Some(credentials) = &self.credentials {
+            client = client.set_credentials_provider(credentials.clone());
+        }
+        #[cfg(feature = "redis-tls")]
+        if let Some(certificates) = &self.certificates {
+            client = client.certs(certificates.clone());
+        }
+        client.build()
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn is_tls(&self) -> bool {
+        let mut addresses = self.nodes.iter().map(ConnectionInfo::addr);
+        addresses.any(|address| matches!(address, ConnectionAddr::TcpTls { .. }))
+    }
+}
+
 impl Cluster {
     /// Any of its nodes will do: they know the others. After the deadline nobody waits for an
     /// answer any more; a moment later the client forgets the command too, since a node that has
     /// stopped must not gather them. Not at the same time: what the client reports isn't `late`.
-    pub(super) fn new(nodes: Vec<String>, deadline: Duration) -> RedisResult<Self> {
-        // The cluster client would parse the addresses only when it connects.
-        for node in &nodes {
-            Client::open(node.as_str())?;
-        }
-        let client = |nodes, retries| {
-            ClusterClientBuilder::new(nodes)
-                .connection_timeout(CONNECT_MAX)
-                .response_timeout(deadline.saturating_add(CONNECT_MAX))
-                .retries(retries)
-                .build()
-        };
+    pub(super) fn new(settings: &Settings) -> RedisResult<Self> {
         Ok(Self {
-            once: client(nodes.clone(), 0)?,
-            client: client(nodes, RETRIES)?,
+            once: settings.client(0)?,
+            client: settings.client(RETRIES)?,
+            #[cfg(feature = "redis-tls")]
+            is_tls: settings.is_tls(),
             connections: Mutex::default(),
         })
     }
@@ -88,6 +118,10 @@ impl Cluster {
     /// Makes sure that every node with keys answers; connects if necessary. An incomplete cluster
     /// counts as down: otherwise keys of the missing part would open the breaker again and again.
     pub(super) async fn revive(&self) -> Result<(), StoreError> {
+        #[cfg(feature = "redis-tls")]
+        if self.is_tls {
+            choose_cryptography();
+        }
         let known = self.lock().clone();
         let connections = match known {
             Some(connections) => connections,

@@ -19,7 +19,7 @@ use redis::Cmd;
 use tokio::{sync::Notify, task::JoinHandle};
 use upkeep::CHUNK;
 
-use super::{Address, Servers, connections::Resend};
+use super::{RedisClient, connections::Resend, servers::Servers};
 use crate::{
     domain::clock::SystemClock,
     store::{
@@ -32,7 +32,6 @@ use crate::{
 /// Short enough to be sent with each call.
 const CODE: &str = include_str!("concurrency/slots.lua");
 
-const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_millis(25);
 const LIFETIME: Duration = Duration::from_secs(15);
 const LIFETIME_MIN: Duration = Duration::from_secs(1);
@@ -90,11 +89,10 @@ pub struct RedisConcurrency {
 }
 
 /// Settings of a [`RedisConcurrency`].
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisConcurrencyBuilder {
-    address: Address,
-    connections: usize,
-    prefix: String,
+    client: RedisClient,
     deadline: Duration,
     degraded: Degraded,
     lifetime: Duration,
@@ -103,7 +101,7 @@ pub struct RedisConcurrencyBuilder {
 
 /// What the store shares with its task and its slots.
 struct Shared {
-    servers: Servers,
+    servers: Arc<Servers>,
     availability: Availability,
     prefix: String,
     degraded: Degraded,
@@ -132,25 +130,10 @@ impl Drop for Open {
 }
 
 impl RedisConcurrency {
-    /// A builder for a store on the server at `url`: `redis://user:password@host:port/database`.
-    pub fn builder(url: &str) -> RedisConcurrencyBuilder {
-        Self::at(Address::Server(url.to_owned()))
-    }
-
-    /// A builder for a store on a cluster. These are some of its nodes, through which the others are
-    /// found. While part of the cluster is down, all of it counts as down.
-    #[cfg(feature = "redis-cluster")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "redis-cluster")))]
-    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisConcurrencyBuilder {
-        let nodes = nodes.into_iter().map(str::to_owned);
-        Self::at(Address::Cluster(nodes.collect()))
-    }
-
-    fn at(address: Address) -> RedisConcurrencyBuilder {
+    /// A builder for a store in the Redis that this client, or address, leads to.
+    pub fn builder(client: impl Into<RedisClient>) -> RedisConcurrencyBuilder {
         RedisConcurrencyBuilder {
-            address,
-            connections: CONNECTIONS,
-            prefix: "tollgate".to_owned(),
+            client: client.into(),
             deadline: DEADLINE,
             degraded: Degraded::default(),
             lifetime: LIFETIME,
@@ -200,18 +183,6 @@ impl RedisConcurrency {
 }
 
 impl RedisConcurrencyBuilder {
-    /// How many connections to a server the keys are spread over; 4 unless set, at least 1.
-    pub fn connections(mut self, count: usize) -> Self {
-        self.connections = count;
-        self
-    }
-
-    /// The prefix of all key names; `tollgate` unless set.
-    pub fn prefix(mut self, prefix: &str) -> Self {
-        prefix.clone_into(&mut self.prefix);
-        self
-    }
-
     /// How long Redis may take to answer before this process decides by itself; 25 ms unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -241,13 +212,13 @@ impl RedisConcurrencyBuilder {
     /// The store, not connected yet: see [`RedisConcurrency::connect`].
     ///
     /// # Errors
-    /// When the address can't be parsed, or the system has no random numbers.
+    /// When the client's address can't be parsed, its settings contradict each other, or the system has no random numbers.
     pub fn build(self) -> Result<RedisConcurrency, StoreError> {
         let no_numbers = |_| StoreError::internal("the system has no random numbers");
         let shared = Arc::new(Shared {
-            servers: self.address.servers(self.connections, self.deadline)?,
+            servers: self.client.servers(self.deadline)?,
             availability: Availability::new(self.deadline, SystemClock::shared()),
-            prefix: self.prefix,
+            prefix: self.client.key_prefix(),
             degraded: self.degraded,
             lifetime: self.lifetime,
             slots_max: self.slots_max,
@@ -421,19 +392,6 @@ impl fmt::Debug for RedisConcurrency {
         f.debug_struct("RedisConcurrency")
             .field("under_way", &self.under_way())
             .field("is_degraded", &self.is_degraded())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for RedisConcurrencyBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConcurrencyBuilder")
-            .field("connections", &self.connections)
-            .field("prefix", &self.prefix)
-            .field("deadline", &self.deadline)
-            .field("degraded", &self.degraded)
-            .field("lifetime", &self.lifetime)
-            .field("slots_max", &self.slots_max)
             .finish_non_exhaustive()
     }
 }

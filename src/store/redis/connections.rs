@@ -10,11 +10,12 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind, Value,
+    AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, Value,
     aio::MultiplexedConnection,
 };
 use tokio::time::timeout;
 
+use super::client::Endpoint;
 use crate::{
     store::{StoreError, StoreErrorKind},
     sync::lock,
@@ -31,7 +32,7 @@ const REPLICA: &str = "this Redis server is a replica: another one is the master
 /// slot at a time; together with a breaker around it, this keeps a recovering server from being
 /// flooded.
 pub(super) struct Connections {
-    client: Client,
+    endpoint: Endpoint,
     slots: Box<[Slot]>,
     next_slot: AtomicUsize,
     /// The current generation. When one connection breaks, either the server closed all of them or
@@ -72,10 +73,10 @@ pub(super) enum Resend {
 }
 
 impl Connections {
-    pub(super) fn new(client: Client, count: usize) -> Self {
+    pub(super) fn new(endpoint: Endpoint, count: usize) -> Self {
         let slots = std::iter::repeat_with(Slot::default).take(count.max(1));
         Self {
-            client,
+            endpoint,
             slots: slots.collect(),
             next_slot: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
@@ -198,12 +199,7 @@ impl Connections {
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE_MAX);
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        let connection = within(connecting).await?;
-        check_master(connection.clone()).await?;
-        Ok(connection)
+        self.endpoint.connect(&config).await
     }
 }
 

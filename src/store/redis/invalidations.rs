@@ -14,13 +14,14 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
-    RedisResult, Value, aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
-use super::connections::{CONNECT_MAX, check_master, within};
+use super::{
+    RedisClient,
+    client::Endpoint,
+    connections::{CONNECT_MAX, check_master, within},
+};
 use crate::{
     store::{
         Change, ChangeListener, Invalidations, StoreError, StoreErrorKind, changes::Listeners,
@@ -68,8 +69,8 @@ const PUBLISHED_AT_ONCE: usize = 100;
 ///   Anyone who can write to the channel can make processes query their stores again, and nothing
 ///   more.
 ///
-/// It runs for as long as there is a clone of it, or a resolver that follows it. TLS (`rediss://`)
-/// needs one of redis-rs's TLS features, switched on by the application.
+/// It runs for as long as there is a clone of it, or a resolver that follows it. Nodes of a cluster
+/// forward messages to each other, so it connects to one, and to the next when that one is down.
 #[derive(Clone)]
 pub struct RedisInvalidations(Arc<Owner>);
 
@@ -123,23 +124,18 @@ impl Waiting {
 }
 
 /// Settings of [`RedisInvalidations`].
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisInvalidationsBuilder {
-    urls: Vec<String>,
+    client: RedisClient,
     channel: String,
 }
 
 impl RedisInvalidations {
-    /// A builder for the server at `url`: `redis://user:password@host:port`.
-    pub fn builder(url: &str) -> RedisInvalidationsBuilder {
-        Self::cluster([url])
-    }
-
-    /// A builder for a cluster with these nodes. Nodes forward messages to each other, so it
-    /// connects to one, and to the next when that one is down.
-    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisInvalidationsBuilder {
+    /// A builder for notifications over the Redis that this client, or address, leads to.
+    pub fn builder(client: impl Into<RedisClient>) -> RedisInvalidationsBuilder {
         RedisInvalidationsBuilder {
-            urls: nodes.into_iter().map(str::to_owned).collect(),
+            client: client.into(),
             channel: "tollgate".to_owned(),
         }
     }
@@ -162,12 +158,11 @@ impl RedisInvalidationsBuilder {
     /// Connects in the background, now and whenever the connection ends.
     ///
     /// # Errors
-    /// When an address can't be parsed, there is none, or this is not called on a Tokio runtime.
+    /// When the client's address can't be parsed, there is none, its settings contradict each other,
+    /// or this is not called on a Tokio runtime.
     pub fn build(self) -> Result<RedisInvalidations, StoreError> {
         let refused = |text| StoreError::new(StoreErrorKind::Refused, text);
-        let clients: RedisResult<Vec<Client>> = self.urls.iter().map(|url| client(url)).collect();
-        let clients = clients.ok().filter(|clients| !clients.is_empty());
-        let clients = clients.ok_or_else(|| refused("not a valid Redis address"))?;
+        let endpoints = self.client.news()?;
         let runtime = Handle::try_current()
             .map_err(|_| refused("change notifications need a Tokio runtime"))?;
         let shared = Arc::new(Shared {
@@ -178,7 +173,7 @@ impl RedisInvalidationsBuilder {
             is_owned: AtomicBool::new(true),
             is_connected: AtomicBool::new(false),
         });
-        runtime.spawn(run(Arc::clone(&shared), clients));
+        runtime.spawn(run(Arc::clone(&shared), endpoints));
         Ok(RedisInvalidations(Arc::new(Owner(shared))))
     }
 }
@@ -234,7 +229,7 @@ impl Shared {
 
     async fn connect(
         self: &Arc<Self>,
-        client: &Client,
+        endpoint: &Endpoint,
         ended: &Arc<Notify>,
     ) -> Result<MultiplexedConnection, StoreError> {
         let (shared, end) = (Arc::clone(self), Arc::clone(ended));
@@ -249,10 +244,8 @@ impl Shared {
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(CONNECT_MAX))
             .set_push_sender(receive);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = within(connecting).await?;
         // Messages published on a replica don't reach its master.
-        check_master(connection.clone()).await?;
+        let mut connection = endpoint.connect(&config).await?;
         within(connection.subscribe(&self.channel)).await?;
         Ok(connection)
     }
@@ -275,21 +268,13 @@ impl Shared {
     }
 }
 
-/// Push messages come between answers, which needs RESP3.
-fn client(url: &str) -> RedisResult<Client> {
-    let address = url.into_connection_info()?;
-    let settings = address.redis_settings().clone();
-    let settings = settings.set_protocol(ProtocolVersion::RESP3);
-    Client::open(address.set_redis_settings(settings))
-}
-
-async fn run(shared: Arc<Shared>, clients: Vec<Client>) {
+async fn run(shared: Arc<Shared>, endpoints: Vec<Endpoint>) {
     let mut delay = RETRY_AFTER;
-    for client in clients.iter().cycle() {
+    for endpoint in endpoints.iter().cycle() {
         if !shared.is_needed() {
             return;
         }
-        let ended = listen(&shared, client, &mut delay).await;
+        let ended = listen(&shared, endpoint, &mut delay).await;
         shared.is_connected.store(false, Ordering::Release);
         if let Err(error) = ended {
             tracing::warn!(target: "tollgate::redis", %error, "the change notification channel is down");
@@ -302,11 +287,11 @@ async fn run(shared: Arc<Shared>, clients: Vec<Client>) {
 /// Listens until it fails, or nobody needs it any more.
 async fn listen(
     shared: &Arc<Shared>,
-    client: &Client,
+    endpoint: &Endpoint,
     delay: &mut Duration,
 ) -> Result<(), StoreError> {
     let ended = Arc::new(Notify::new());
-    let mut connection = shared.connect(client, &ended).await?;
+    let mut connection = shared.connect(endpoint, &ended).await?;
     shared.is_connected.store(true, Ordering::Release);
     shared.listeners.tell(&Change::Everything);
     *delay = RETRY_AFTER;
@@ -329,14 +314,6 @@ impl fmt::Debug for RedisInvalidations {
         f.debug_struct("RedisInvalidations")
             .field("channel", &self.0.0.channel)
             .field("is_connected", &self.is_connected())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for RedisInvalidationsBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisInvalidationsBuilder")
-            .field("channel", &self.channel)
             .finish_non_exhaustive()
     }
 }

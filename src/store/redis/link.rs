@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, aio::ConnectionLike};
 
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
-use super::{Servers, connections::Resend};
+use super::{connections::Resend, servers::Servers};
 use crate::{
     domain::clock::SystemClock,
     store::{
@@ -21,7 +21,7 @@ pub(super) struct Link(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    servers: Servers,
+    servers: Arc<Servers>,
     availability: Availability,
 }
 
@@ -42,7 +42,7 @@ impl RedisRequest<'_> {
 
 impl Link {
     /// Nothing is connected yet: see [`connect`](Self::connect).
-    pub(super) fn new(servers: Servers, deadline: Duration) -> Self {
+    pub(super) fn new(servers: Arc<Servers>, deadline: Duration) -> Self {
         Self(Arc::new(Inner {
             servers,
             availability: Availability::new(deadline, SystemClock::shared()),
@@ -78,7 +78,7 @@ impl Link {
         request: RedisRequest<'_>,
         resend: Resend,
     ) -> Result<T, StoreError> {
-        match &self.0.servers {
+        match &*self.0.servers {
             Servers::One(connections) => {
                 let mut borrowed = connections.next().await?;
                 loop {

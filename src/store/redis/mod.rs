@@ -9,6 +9,7 @@
 //!   trying, until Redis is back; meanwhile each process counts by itself
 //!   ([`Degraded`](crate::store::Degraded)).
 
+mod client;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod concurrency;
@@ -17,22 +18,23 @@ mod invalidations;
 mod ledger;
 mod link;
 mod script;
+mod servers;
 mod sessions;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+pub use client::{RedisClient, RedisCredentials, RedisProtocol};
 pub use concurrency::{RedisConcurrency, RedisConcurrencyBuilder};
 pub use invalidations::{RedisInvalidations, RedisInvalidationsBuilder};
 pub use ledger::{RedisLedger, RedisLedgerBuilder};
 pub use sessions::{RedisSessions, RedisSessionsBuilder};
 
-use connections::{Connections, Resend};
-use redis::{Client, Cmd, FromRedisValue};
 use script::{Answer, Invocation, Operation};
+use servers::Servers;
 
 use super::{
     Correction, Degraded, RateDecision, RateKey, RateStore, Readings, SharedRateStatistics,
-    StoreError, StoreErrorKind, StoreFuture,
+    StoreError, StoreFuture,
     rate::{RemoteRateStore, RemoteSettings, Resilient},
 };
 use crate::domain::{
@@ -40,7 +42,6 @@ use crate::domain::{
     quota::Quotas,
 };
 
-const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_millis(25);
 const CAPACITY: usize = 1_000_000;
 
@@ -75,47 +76,23 @@ const CAPACITY: usize = 1_000_000;
 /// - When Redis comes back, its counts apply; what processes admitted by themselves isn't added to
 ///   them. A server that lost its memory starts from zero.
 ///
-/// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
+/// How the server, a cluster or sentinels are reached: see [`RedisClient`].
 #[derive(Clone, Debug)]
 pub struct RedisRateLimiter(Resilient<Remote>);
 
 /// Settings of a [`RedisRateLimiter`].
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisRateLimiterBuilder {
-    address: Address,
-    connections: usize,
-    prefix: String,
+    client: RedisClient,
     settings: RemoteSettings,
 }
 
-/// The address of a server or a cluster.
-enum Address {
-    Server(String),
-    #[cfg(feature = "redis-cluster")]
-    Cluster(Vec<String>),
-}
-
 impl RedisRateLimiter {
-    /// A builder for a limiter on the server at `url`: `redis://user:password@host:port/database`.
-    pub fn builder(url: &str) -> RedisRateLimiterBuilder {
-        Self::at(Address::Server(url.to_owned()))
-    }
-
-    /// A builder for a limiter on a cluster. These are some of its nodes, through which the others
-    /// are found. Each process has two connections to every node, one of which never resends
-    /// anything. While part of the cluster is down, all of it counts as down, until a replica has
-    /// taken over.
-    #[cfg(feature = "redis-cluster")]
-    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisRateLimiterBuilder {
-        let nodes = nodes.into_iter().map(str::to_owned);
-        Self::at(Address::Cluster(nodes.collect()))
-    }
-
-    fn at(address: Address) -> RedisRateLimiterBuilder {
+    /// A builder for a limiter in the Redis that this client, or address, leads to.
+    pub fn builder(client: impl Into<RedisClient>) -> RedisRateLimiterBuilder {
         RedisRateLimiterBuilder {
-            address,
-            connections: CONNECTIONS,
-            prefix: "tollgate".to_owned(),
+            client: client.into(),
             settings: RemoteSettings {
                 deadline: DEADLINE,
                 degraded: Degraded::default(),
@@ -149,18 +126,6 @@ impl RedisRateLimiter {
 }
 
 impl RedisRateLimiterBuilder {
-    /// How many connections to a server the keys are spread over; 4 unless set, at least 1.
-    pub fn connections(mut self, count: usize) -> Self {
-        self.connections = count;
-        self
-    }
-
-    /// The prefix of all key names; `tollgate` unless set.
-    pub fn prefix(mut self, prefix: &str) -> Self {
-        prefix.clone_into(&mut self.prefix);
-        self
-    }
-
     /// How long Redis may take to answer before this process decides by itself; 25 ms unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
@@ -199,14 +164,11 @@ impl RedisRateLimiterBuilder {
     /// The limiter, not connected yet: see [`RedisRateLimiter::connect`].
     ///
     /// # Errors
-    /// When the address can't be parsed.
+    /// When the client's address can't be parsed, or its settings contradict each other.
     pub fn build(self) -> Result<RedisRateLimiter, StoreError> {
-        let servers = self
-            .address
-            .servers(self.connections, self.settings.deadline)?;
         let remote = Remote(Arc::new(Inner {
-            servers,
-            prefix: self.prefix,
+            servers: self.client.servers(self.settings.deadline)?,
+            prefix: self.client.key_prefix(),
             clock: Arc::clone(&self.settings.clock),
         }));
         Ok(RedisRateLimiter(Resilient::new(remote, self.settings)))
@@ -237,114 +199,9 @@ struct Remote(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    servers: Servers,
+    servers: Arc<Servers>,
     prefix: String,
     clock: Arc<dyn Clock>,
-}
-
-#[derive(Debug)]
-enum Servers {
-    One(Connections),
-    #[cfg(feature = "redis-cluster")]
-    Cluster(Box<cluster::Cluster>),
-}
-
-impl Address {
-    /// Not connected yet.
-    #[cfg_attr(
-        not(feature = "redis-cluster"),
-        expect(
-            unused_variables,
-            reason = "one server's connections wait as long as they are asked"
-        )
-    )]
-    fn servers(self, connections: usize, deadline: Duration) -> Result<Servers, StoreError> {
-        let unreadable = |_| {
-            let text = "not a valid Redis address";
-            StoreError::new(StoreErrorKind::Refused, text)
-        };
-        Ok(match self {
-            Self::Server(url) => {
-                let client = Client::open(url).map_err(unreadable)?;
-                Servers::One(Connections::new(client, connections))
-            }
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(nodes) => {
-                let cluster = cluster::Cluster::new(nodes, deadline).map_err(unreadable)?;
-                Servers::Cluster(Box::new(cluster))
-            }
-        })
-    }
-}
-
-impl Servers {
-    async fn call(
-        &self,
-        digest: &[u8; 16],
-        invocation: &Invocation,
-    ) -> Result<Vec<i64>, StoreError> {
-        match self {
-            Self::One(connections) => {
-                let resend = invocation.operation.resend();
-                let mut borrowed = connections.of(digest).await?;
-                loop {
-                    match invocation.call(&mut borrowed.connection).await {
-                        Ok(answer) => return Ok(answer),
-                        Err(error) => {
-                            borrowed = connections.for_retry(borrowed, &error, resend).await?
-                        }
-                    }
-                }
-            }
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(cluster) => {
-                let resend = invocation.operation.resend();
-                let answer = invocation.call(&mut cluster.connection(resend)?).await;
-                answer.map_err(|error| cluster::Cluster::failed(&error, resend))
-            }
-        }
-    }
-
-    async fn forget(&self, digest: &[u8; 16], name: &str) -> Result<(), StoreError> {
-        let mut forget = redis::cmd("DEL");
-        forget.arg(name);
-        self.order(digest, &forget, Resend::Safe).await
-    }
-
-    /// Sends one command about the key with that digest.
-    async fn order<T: FromRedisValue>(
-        &self,
-        digest: &[u8; 16],
-        command: &Cmd,
-        resend: Resend,
-    ) -> Result<T, StoreError> {
-        match self {
-            Self::One(connections) => {
-                let mut borrowed = connections.of(digest).await?;
-                loop {
-                    match command.query_async(&mut borrowed.connection).await {
-                        Ok(answer) => return Ok(answer),
-                        Err(error) => {
-                            borrowed = connections.for_retry(borrowed, &error, resend).await?;
-                        }
-                    }
-                }
-            }
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(cluster) => {
-                let answer = command.query_async(&mut cluster.connection(resend)?).await;
-                answer.map_err(|error| cluster::Cluster::failed(&error, resend))
-            }
-        }
-    }
-
-    async fn revive(&self) -> Result<(), StoreError> {
-        match self {
-            Self::One(connections) => connections.revive().await,
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(cluster) => cluster.revive().await,
-        }
-    }
 }
 
 impl Remote {
@@ -429,15 +286,6 @@ impl RemoteRateStore for Remote {
     fn revive(&self) -> StoreFuture<()> {
         let remote = self.clone();
         StoreFuture::new(async move { remote.0.servers.revive().await })
-    }
-}
-
-impl fmt::Debug for RedisRateLimiterBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisRateLimiterBuilder")
-            .field("connections", &self.connections)
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
     }
 }
 

@@ -7,12 +7,12 @@
 
 mod stored;
 
-use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use redis::Cmd;
 use stored::{KEPT_AFTER_END, kept_for_millis, millis, read, write};
 
-use super::{Address, connections::Resend, link::Link};
+use super::{RedisClient, connections::Resend, link::Link};
 use crate::{
     domain::{
         SessionId, UserId,
@@ -25,7 +25,6 @@ use crate::{
 const OPEN: &str = include_str!("open_login.lua");
 const CHANGE: &str = include_str!("change_login.lua");
 
-const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Attempts to change one login. A failed attempt means that another change succeeded, and a login
@@ -70,7 +69,8 @@ const LISTED_MAX: usize = 2_000;
 /// - Redis must not evict (`maxmemory-policy noeviction`): logging out everywhere relies on the
 ///   list of a user's logins.
 ///
-/// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
+/// All logins of a [`prefix`](RedisClient::prefix) are on one node of a cluster, and continue on its
+/// replica when it is down.
 #[derive(Clone, Debug)]
 pub struct RedisSessions(Arc<Inner>);
 
@@ -81,36 +81,18 @@ struct Inner {
 }
 
 /// Settings of [`RedisSessions`].
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisSessionsBuilder {
-    address: Address,
-    connections: usize,
-    prefix: String,
+    client: RedisClient,
     deadline: Duration,
 }
 
 impl RedisSessions {
-    /// A builder for the server at `url`: `redis://user:password@host:port/database`.
-    pub fn builder(url: &str) -> RedisSessionsBuilder {
-        Self::at(Address::Server(url.to_owned()))
-    }
-
-    /// A builder for a cluster. These are some of its nodes, through which the others are found.
-    /// All logins of a [`prefix`](RedisSessionsBuilder::prefix) are on one node, and continue on
-    /// its replica when it is down. Each process has two connections to every node, one of which
-    /// never resends anything.
-    #[cfg(feature = "redis-cluster")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "redis-cluster")))]
-    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisSessionsBuilder {
-        let nodes = nodes.into_iter().map(str::to_owned);
-        Self::at(Address::Cluster(nodes.collect()))
-    }
-
-    fn at(address: Address) -> RedisSessionsBuilder {
+    /// A builder for logins in the Redis that this client, or address, leads to.
+    pub fn builder(client: impl Into<RedisClient>) -> RedisSessionsBuilder {
         RedisSessionsBuilder {
-            address,
-            connections: CONNECTIONS,
-            prefix: "tollgate".to_owned(),
+            client: client.into(),
             deadline: DEADLINE,
         }
     }
@@ -126,18 +108,6 @@ impl RedisSessions {
 }
 
 impl RedisSessionsBuilder {
-    /// How many connections to a server the calls are spread over; 4 unless set, at least 1.
-    pub fn connections(mut self, count: usize) -> Self {
-        self.connections = count;
-        self
-    }
-
-    /// The prefix of all key names; `tollgate` unless set.
-    pub fn prefix(mut self, prefix: &str) -> Self {
-        prefix.clone_into(&mut self.prefix);
-        self
-    }
-
     /// How long Redis may take to answer; 1 second unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -147,23 +117,13 @@ impl RedisSessionsBuilder {
     /// The store, not connected yet: see [`RedisSessions::connect`].
     ///
     /// # Errors
-    /// When the address can't be parsed.
+    /// When the client's address can't be parsed, or its settings contradict each other.
     pub fn build(self) -> Result<RedisSessions, StoreError> {
-        let servers = self.address.servers(self.connections, self.deadline)?;
+        let servers = self.client.servers(self.deadline)?;
         Ok(RedisSessions(Arc::new(Inner {
             link: Link::new(servers, self.deadline),
-            prefix: self.prefix,
+            prefix: self.client.key_prefix(),
         })))
-    }
-}
-
-impl fmt::Debug for RedisSessionsBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSessionsBuilder")
-            .field("connections", &self.connections)
-            .field("prefix", &self.prefix)
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
     }
 }
 

@@ -6,14 +6,20 @@ pub(super) mod cluster;
 mod cluster_logins;
 mod corrections;
 mod counts;
+mod credentials;
 mod failover;
 mod models;
 mod outage;
+#[cfg(feature = "redis-tls")]
+mod secured;
+mod sentinels;
+
+use redis::Client;
 
 use super::{test_server::RedisServer, *};
 use crate::{
     domain::quota::{CalendarPeriod, Quota, Zone},
-    store::{RateOutcome, TakenAt},
+    store::{RateOutcome, StoreErrorKind, TakenAt},
 };
 
 fn key(name: &str) -> RateKey {

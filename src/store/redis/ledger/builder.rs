@@ -26,7 +26,7 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    store::{StoreError, alerts::Alerts, redis::Address, remote::Availability},
+    store::{StoreError, alerts::Alerts, redis::RedisClient, remote::Availability},
 };
 
 /// At least two missed heartbeats; otherwise a live process could be declared dead.
@@ -35,18 +35,14 @@ const RECOVER_AFTER_MIN: Duration = Duration::from_secs(5);
 /// Settings of a [`RedisLedger`].
 #[must_use = "a builder does nothing until the ledger is opened"]
 pub struct RedisLedgerBuilder {
-    address: Address,
-    connections: usize,
-    prefix: String,
+    client: RedisClient,
     settings: Settings,
 }
 
 impl RedisLedgerBuilder {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(client: RedisClient) -> Self {
         Self {
-            address,
-            connections: 4,
-            prefix: "tollgate".to_owned(),
+            client,
             settings: Settings {
                 clock: SystemClock::shared(),
                 calendar: Calendar::utc(),
@@ -58,20 +54,6 @@ impl RedisLedgerBuilder {
                 deadline: Duration::from_secs(2),
             },
         }
-    }
-
-    /// How many connections to a server the accounts are spread over; 4 unless set, at least 1. To
-    /// a cluster there is one per node.
-    pub fn connections(mut self, count: usize) -> Self {
-        self.connections = count;
-        self
-    }
-
-    /// The prefix of all key names; `tollgate` unless set. It must be the same in every process
-    /// that shares the books.
-    pub fn prefix(mut self, prefix: &str) -> Self {
-        prefix.clone_into(&mut self.prefix);
-        self
     }
 
     /// The source of the time; the system clock unless set.
@@ -144,20 +126,18 @@ impl RedisLedgerBuilder {
     /// tasks run there.
     ///
     /// # Errors
-    /// `Refused` when the address can't be parsed or the server is older than Redis 6.2,
-    /// `Unavailable` when it can't be reached.
+    /// `Refused` when the client's address can't be parsed, its settings contradict each other, or
+    /// the server is older than Redis 6.2, `Unavailable` when it can't be reached.
     pub async fn open(self) -> Result<RedisLedger, StoreError> {
         let places = self.settings.open_holds_max.min(Semaphore::MAX_PERMITS);
         let instance = random()?;
         let shared = Arc::new(Shared {
-            servers: self
-                .address
-                .servers(self.connections, self.settings.deadline)?,
+            servers: self.client.servers(self.settings.deadline)?,
             availability: Availability::new(
                 self.settings.deadline,
                 Arc::clone(&self.settings.clock),
             ),
-            names: Names::new(&self.prefix),
+            names: Names::new(&self.client.key_prefix()),
             settings: self.settings,
             hasher: DefaultHashBuilder::default(),
             registry: HoldRegistry::new(instance),
@@ -187,7 +167,8 @@ impl RedisLedgerBuilder {
 
 impl fmt::Debug for RedisLedgerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The address may contain a password.
-        f.debug_struct("RedisLedgerBuilder").finish_non_exhaustive()
+        f.debug_struct("RedisLedgerBuilder")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
     }
 }

@@ -28,7 +28,7 @@ use shared::Shared;
 
 pub use builder::RedisLedgerBuilder;
 
-use super::Address;
+use super::RedisClient;
 use crate::store::StoreError;
 
 /// Keeps money in Redis, so that many processes spend from one balance and one budget. A clone is a
@@ -67,7 +67,8 @@ use crate::store::StoreError;
 /// - A payment that is refused because it would exceed the account's range keeps its reference,
 ///   which can then be used only for that same payment.
 ///
-/// TLS (`rediss://`) needs one of redis-rs's TLS features, switched on by the application.
+/// How the server, a cluster or sentinels are reached: see [`RedisClient`]. All processes that share
+/// the books have the same [`prefix`](RedisClient::prefix).
 #[derive(Clone)]
 pub struct RedisLedger(Arc<Inner>);
 
@@ -76,26 +77,18 @@ struct Inner {
 }
 
 impl RedisLedger {
-    /// Opens the ledger on the server at `url`, `redis://user:password@host:port/database`, with
-    /// default settings.
+    /// Opens the ledger in the Redis that this client, or address, leads to, with default settings.
     ///
     /// # Errors
     /// Those of [`RedisLedgerBuilder::open`].
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        Self::builder(url).open().await
+    pub async fn open(client: impl Into<RedisClient>) -> Result<Self, StoreError> {
+        Self::builder(client).open().await
     }
 
-    /// A builder for a ledger on the server at `url`: `redis://user:password@host:port/database`.
-    pub fn builder(url: &str) -> RedisLedgerBuilder {
-        RedisLedgerBuilder::new(Address::Server(url.to_owned()))
-    }
-
-    /// A builder for a ledger on a cluster. These are some of its nodes, through which the others
-    /// are found. While part of the cluster is down, the ledger is unavailable.
-    #[cfg(feature = "redis-cluster")]
-    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> RedisLedgerBuilder {
-        let nodes = nodes.into_iter().map(str::to_owned);
-        RedisLedgerBuilder::new(Address::Cluster(nodes.collect()))
+    /// A builder for a ledger in the Redis that this client, or address, leads to. While part of a
+    /// cluster is down, the ledger is unavailable.
+    pub fn builder(client: impl Into<RedisClient>) -> RedisLedgerBuilder {
+        RedisLedgerBuilder::new(client.into())
     }
 
     /// Finishes the calls in progress, resolves what is still held and shuts down. Calls fail with

@@ -37,7 +37,7 @@ use crate::{
     store::{
         StoreError, StoreErrorKind,
         alerts::Alerts,
-        redis::{Servers, connections::is_broken},
+        redis::{connections::is_broken, servers::Servers},
         remote::{self, Availability, CallError, Failure as Severity, RemoteServer},
     },
 };
@@ -60,7 +60,7 @@ pub(super) struct Settings {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) servers: Servers,
+    pub(super) servers: Arc<Servers>,
     pub(super) availability: Availability,
     pub(super) names: Names,
     pub(super) settings: Settings,
@@ -232,7 +232,7 @@ impl Shared {
 
     async fn send<T: FromRedisValue>(&self, shard: u8, command: &RedisCall) -> Result<T, Failure> {
         let away = |_| Failure::unsent("not connected to Redis");
-        match &self.servers {
+        match &*self.servers {
             Servers::One(connections) => {
                 let mut borrowed = connections.of(&[shard; 16]).await.map_err(away)?;
                 let mut was_sent = false;

@@ -68,10 +68,13 @@ impl Nodes {
         self.0.iter().map(RedisServer::url).collect()
     }
 
-    fn limiter(&self) -> RedisRateLimiterBuilder {
+    pub(in crate::store::redis) fn client(&self) -> RedisClient {
         let urls = self.urls();
-        let limiter = RedisRateLimiter::cluster(urls.iter().map(String::as_str));
-        limiter.deadline(Duration::from_secs(20))
+        RedisClient::cluster(urls.iter().map(String::as_str))
+    }
+
+    fn limiter(&self) -> RedisRateLimiterBuilder {
+        RedisRateLimiter::builder(self.client()).deadline(Duration::from_secs(20))
     }
 
     /// The node that keeps a key, and another one.
@@ -198,7 +201,10 @@ async fn a_cluster_that_is_not_whole_is_gone_and_each_process_has_its_share() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_refused() {
-    let built = RedisRateLimiter::cluster(["redis://127.0.0.1:1/", "http://user:secret@host/"]);
+    let built = RedisRateLimiter::builder(RedisClient::cluster([
+        "redis://127.0.0.1:1/",
+        "http://user:secret@host/",
+    ]));
     let error = built.build().unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Refused);
     assert!(!format!("{error:?}").contains("secret"));

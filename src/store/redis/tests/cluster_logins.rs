@@ -41,10 +41,8 @@ async fn a_cluster_keeps_logins_as_one_server_does_also_while_they_move() {
     let Some(nodes) = Nodes::start().await else {
         return;
     };
-    let urls = nodes.urls();
     let store = || {
-        let urls = urls.iter().map(String::as_str);
-        let builder = RedisSessions::cluster(urls).deadline(Duration::from_secs(20));
+        let builder = RedisSessions::builder(nodes.client()).deadline(Duration::from_secs(20));
         builder.build().unwrap()
     };
     let (here, there) = (store(), store());
@@ -127,7 +125,7 @@ async fn what_one_node_is_told_is_heard_at_every_other_and_when_it_is_gone() {
     let urls = nodes.urls();
     let news = |first: usize| {
         let urls = urls.iter().cycle().skip(first).take(3);
-        let builder = RedisInvalidations::cluster(urls.map(String::as_str));
+        let builder = RedisInvalidations::builder(RedisClient::cluster(urls.map(String::as_str)));
         builder.build().unwrap()
     };
     let (one, another) = (news(0), news(1));
@@ -146,5 +144,9 @@ async fn what_one_node_is_told_is_heard_at_every_other_and_when_it_is_gone() {
     }
     one.changed(&change("second"));
     heard.hears(&change("second")).await;
-    assert!(RedisInvalidations::cluster([]).build().is_err());
+    assert!(
+        RedisInvalidations::builder(RedisClient::cluster([]))
+            .build()
+            .is_err()
+    );
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::store::redis::link::Link;
+use crate::store::redis::{connections::Resend, link::Link};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -79,8 +79,8 @@ async fn what_may_not_be_said_twice_fails_alone() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let client = Client::open(server.url()).unwrap();
-    let link = Link::new(Servers::One(Connections::new(client, 4)), PATIENCE);
+    let servers = RedisClient::new(server.url()).servers(PATIENCE).unwrap();
+    let link = Link::new(servers, PATIENCE);
     link.connect().await.unwrap();
     let (get, count) = (
         redis::cmd("GET").arg("n").clone(),

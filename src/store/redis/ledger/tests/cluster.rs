@@ -4,8 +4,7 @@ use super::*;
 use crate::store::redis::tests::cluster::Nodes;
 
 async fn on(nodes: &Nodes, clock: &Arc<ManualClock>) -> RedisLedger {
-    let urls = nodes.urls();
-    let builder = RedisLedger::cluster(urls.iter().map(String::as_str))
+    let builder = RedisLedger::builder(nodes.client())
         .with_clock(clock.clone())
         .deadline(Duration::from_secs(20));
     builder.open().await.unwrap()
