@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Plans, RateLimitKey, RateLimitPolicy, RateLimits,
+    CountedTokens, Plans, RateLimitKey, RateLimitPolicy, RateLimits,
     policy::{Engine, OwnQuotas, Settings, Unit},
 };
 use crate::{
@@ -121,6 +121,34 @@ impl RateLimitLayer {
             policy.settings.unit = Unit::Tokens;
             policy.settings.headers.report_tokens();
         })
+    }
+
+    /// Which tokens a limit in [`tokens`](Self::tokens) counts; all of them unless set. Estimate the
+    /// same ones: for a limit on output, the most that a call may write. One on input takes it from
+    /// the answer too, so it is exact when the answer is over.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{RateLimitLayer, quota::Quota, rate_limit::CountedTokens};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// const ANSWER: &str = r#"{"usage":{"input_tokens":20,"cache_read_input_tokens":900,"output_tokens":5}}"#;
+    /// let model = service_fn(async |_: http::Request<()>| {
+    ///     http::Response::builder().header("content-type", "application/json").body(ANSWER.to_owned())
+    /// });
+    /// let input = RateLimitLayer::global(Quota::per_hour(100)).tokens(|_| 50);
+    /// let input = input.counted_tokens(CountedTokens::UncachedInput);
+    /// let limits = input.limits();
+    /// let answer = input.layer(model).oneshot(http::Request::new(())).await?;
+    /// http_body_util::BodyExt::collect(answer.into_body()).await?;
+    /// let request = http::Request::new(());
+    /// let left = limits.peek(&tollgate::RequestHead::of(&request)).await?;
+    /// assert_eq!(left.remaining(), 80);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn counted_tokens(self, counted: CountedTokens) -> Self {
+        self.change(|policy| policy.settings.counted = counted)
     }
 
     /// Counts only failed attempts: answers from inner layers with status 401 (for gRPC

@@ -38,14 +38,15 @@
 //! ```
 //!
 //! Quotas may differ between callers ([`Plans`]), requests may have different costs
-//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), and callers may
-//! be distinguished by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`]
+//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), of which a limit
+//! may count a part ([`CountedTokens`]), and callers may be distinguished by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`]
 //! limits only guesses at credentials. [`ConcurrencyLimitLayer`] limits how many requests are under
 //! way at once, also over several processes, and [`ConnectionLimit`] how many connections are open.
 
 mod attempts;
 mod concurrency;
 mod connections;
+mod counted;
 mod handle;
 mod key;
 mod layer;
@@ -55,6 +56,7 @@ mod policy;
 
 pub use concurrency::{ConcurrencyLimitLayer, ConcurrencyLimitPolicy, InFlight};
 pub use connections::{ConnectionLimit, ConnectionPlace};
+pub use counted::CountedTokens;
 pub use handle::{RateLimits, RateLimitsError};
 pub use key::RateLimitKey;
 pub use layer::RateLimitLayer;

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, StatusCode};
 
-use super::attempts::{Attempt, has_failed};
+use super::{
+    CountedTokens,
+    attempts::{Attempt, has_failed},
+};
 use crate::{
     domain::{
         charge::{Charge, Tokens},
@@ -136,15 +139,16 @@ impl Meter for RateLimitMeter {
 }
 
 /// An estimate that was taken. It is corrected once, when dropped: to what was counted with the
-/// request's [`Charge`], or else to the usage reported in the answer, or to nothing if neither is
-/// known and the answer is a failure. Otherwise the estimate stays: missing usage is not zero
-/// usage, and a client that disconnects before there is an answer has caused work. An incomplete
-/// count can only raise the estimate, not lower it.
+/// request's [`Charge`], or else to the usage reported in the answer, of the kind that the limit
+/// counts, or to nothing if neither is known and the answer is a failure. Otherwise the estimate
+/// stays: missing usage is not zero usage, and a client that disconnects before there is an answer
+/// has caused work. An incomplete count can only raise the estimate, not lower it.
 pub(super) struct Settlement {
     store: Arc<dyn RateStore>,
     key: RateKey,
     quotas: Quotas,
     estimate: u32,
+    counted: CountedTokens,
     taken: Option<(TakenAt, Readings)>,
     charge: Option<Charge>,
     reader: Option<Box<UsageReader>>,
@@ -166,6 +170,7 @@ impl Settlement {
             key,
             quotas,
             estimate,
+            counted: CountedTokens::default(),
             taken: None,
             charge: None,
             reader: None,
@@ -173,6 +178,12 @@ impl Settlement {
             has_failed: false,
             is_over: false,
         }
+    }
+
+    /// Which tokens the estimate is about; all of them by default.
+    pub(super) const fn counting(mut self, counted: CountedTokens) -> Self {
+        self.counted = counted;
+        self
     }
 
     /// Records when the units were taken, and what was left then. Until then there is nothing to
@@ -204,15 +215,15 @@ impl Settlement {
             return Some((charge.tokens()?, self.is_over || charge.reports_output()));
         }
         if let Some(read) = charge.and_then(Charge::read) {
-            return Some((read, !read.input_is_unknown));
+            return Some((read, self.counted.is_told_by(&read)));
         }
         let reader = self.reader.as_ref();
         let Some(read) = reader.and_then(|reader| reader.tokens()) else {
             let parts = charge.and_then(Charge::tokens)?;
-            return Some((parts, self.is_over && !parts.input_is_unknown));
+            return Some((parts, self.is_over && self.counted.is_told_by(&parts)));
         };
         let are_final = reader.is_some_and(|reader| reader.are_final(self.is_over));
-        Some((read, are_final && !read.input_is_unknown))
+        Some((read, are_final && self.counted.is_told_by(&read)))
     }
 
     /// The difference to the estimate, in units.
@@ -221,7 +232,7 @@ impl Settlement {
             reader.catch_up();
         }
         let (units, is_all) = match self.used() {
-            Some((tokens, is_all)) => (tokens.input.saturating_add(tokens.output), is_all),
+            Some((tokens, is_all)) => (self.counted.of(&tokens), is_all),
             None => (0, false),
         };
         let units = i64::try_from(units).unwrap_or(i64::MAX);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::Extensions;
 
 use super::{
-    Plans, RateLimitKey, RateLimitPermit,
+    CountedTokens, Plans, RateLimitKey, RateLimitPermit,
     attempts::Attempt,
     key::Counted,
     permit::{FollowUp, ReportedLimits, Settlement},
@@ -44,6 +44,7 @@ pub(super) struct Settings {
     pub(super) headers: RateHeaders,
     pub(super) retry_jitter: Duration,
     pub(super) unit: Unit,
+    pub(super) counted: CountedTokens,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -89,6 +90,7 @@ impl Settings {
             headers: RateHeaders::default(),
             retry_jitter: Duration::ZERO,
             unit: Unit::Requests,
+            counted: CountedTokens::default(),
             clock,
         }
     }
@@ -153,6 +155,7 @@ impl RateLimitPolicy {
                     Unit::Requests | Unit::FailedAttempts => None,
                     Unit::Tokens => {
                         let settlement = Settlement::new(store, key, quotas.clone(), cost);
+                        let settlement = settlement.counting(settings.counted);
                         Some(FollowUp::Correct(settlement))
                     }
                 };

@@ -270,3 +270,111 @@ async fn what_was_read_is_not_all_that_a_call_uses() {
     );
     assert_eq!(left.await, 70);
 }
+
+const KINDS: [CountedTokens; 5] = [
+    CountedTokens::All,
+    CountedTokens::Uncached,
+    CountedTokens::Input,
+    CountedTokens::UncachedInput,
+    CountedTokens::Output,
+];
+
+/// What each kind has counted of a call whose estimate was 300: the answer says this in events, of
+/// which so many bytes are read, and the handler counts that.
+async fn counted_by_kind(body: &'static str, read: usize, count: fn(&Charge)) -> [u32; 5] {
+    let answers = service_fn(async |request: Request<()>| {
+        count(request.extensions().get::<Charge>().unwrap());
+        let pieces = body.as_bytes().chunks(7).map(bytes::Bytes::from_static);
+        let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+        let response = Response::builder().header("content-type", "text/event-stream");
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        Ok::<_, Infallible>(response.body(body).unwrap())
+    });
+    let mut counted = [0; 5];
+    for (kind, counted) in KINDS.into_iter().zip(&mut counted) {
+        let layer = RateLimitLayer::global(Quota::per_hour(10_000));
+        let layer = layer.counted_tokens(kind).tokens(|_| 300);
+        let limits = layer.limits();
+        let answer = layer.layer(answers).oneshot(Request::new(())).await;
+        let (mut answer, mut seen) = (answer.unwrap().into_body(), 0);
+        while seen < read
+            && let Some(frame) = answer.frame().await
+        {
+            seen += frame.unwrap().into_data().unwrap().len();
+        }
+        drop(answer);
+        let request = Request::new(());
+        let left = limits.peek(&RequestHead::of(&request)).await.unwrap();
+        *counted = 10_000 - left.remaining();
+    }
+    counted
+}
+
+const CACHED: &str = r#"event: message_start
+data: {"type":"message_start","message":{"usage":{"input_tokens":20,"cache_read_input_tokens":900,"cache_creation_input_tokens":80,"output_tokens":1}}}
+
+event: message_delta
+data: {"type":"message_delta","usage":{"output_tokens":50}}
+
+event: message_stop
+data: {"type":"message_stop"}
+
+"#;
+
+#[tokio::test]
+async fn a_limit_may_count_a_part_of_the_tokens() {
+    let nothing: fn(&Charge) = |_| {};
+    let all = usize::MAX;
+    assert_eq!(
+        counted_by_kind(CACHED, all, nothing).await,
+        [1_050, 150, 1_000, 100, 50]
+    );
+    assert_eq!(
+        counted_by_kind("data: {}\n\n", all, nothing).await,
+        [300; 5],
+        "nothing is known"
+    );
+    let handler: fn(&Charge) = |charge| {
+        charge.add_input_tokens(500);
+        charge.add_cached_tokens(400);
+        charge.add_output_tokens(7);
+    };
+    assert_eq!(
+        counted_by_kind(CACHED, all, handler).await,
+        [507, 107, 500, 100, 7]
+    );
+    let parts: fn(&Charge) = |charge| charge.add_cached_tokens(950);
+    assert_eq!(
+        counted_by_kind("data: {}\n\n", all, parts).await,
+        [950, 0, 950, 0, 0],
+        "all that there is was cached"
+    );
+}
+
+/// What is known then may be less than what was used, so it gives nothing back.
+#[tokio::test]
+async fn who_leaves_early_pays_the_estimate_of_what_is_counted() {
+    let begun = CACHED.find("event: message_delta").unwrap();
+    let nothing: fn(&Charge) = |_| {};
+    assert_eq!(
+        counted_by_kind(CACHED, begun, nothing).await,
+        [1_001, 300, 1_000, 300, 300]
+    );
+}
+
+/// An answer whose input nobody tells is all that a limit on its output needs.
+#[tokio::test]
+async fn a_limit_on_output_does_not_ask_for_the_input() {
+    const NO_INPUT: &str = "data: {\"usage\":{\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
+    let nothing: fn(&Charge) = |_| {};
+    assert_eq!(
+        counted_by_kind(NO_INPUT, usize::MAX, nothing).await,
+        [300, 300, 300, 300, 5]
+    );
+    let searches: fn(&Charge) = |charge| charge.add_web_searches(1);
+    assert_eq!(
+        counted_by_kind("data: {}\n\n", usize::MAX, searches).await,
+        [300; 5],
+        "searches are no tokens"
+    );
+}
