@@ -24,7 +24,7 @@ const SERVER: &str = "TOLLGATE_BENCH_REDIS";
 pub(crate) fn work() -> Option<impl Future<Output = ()>> {
     let url = std::env::var(SERVER).ok()?;
     Some(async move {
-        let limiter = RedisRateLimiter::builder(&url)
+        let limiter = RedisRateLimiter::builder(url.as_str())
             .deadline(Duration::from_secs(5))
             .degraded(Degraded::closed())
             .lease(LEASE)

@@ -67,7 +67,7 @@ pub(crate) async fn trace(server: &mut RedisServer) {
     let (mut tasks, mut limiters) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let two = NonZeroU32::MIN.saturating_add(1);
-        let limiter = RedisRateLimiter::builder(&server.url())
+        let limiter = RedisRateLimiter::builder(server.url())
             .degraded(Degraded::local(two))
             .build()
             .unwrap();

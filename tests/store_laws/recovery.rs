@@ -442,7 +442,7 @@ mod on_redis {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn child_that_holds_until_it_is_killed() {
         if let Ok(url) = std::env::var(CHILD) {
-            super::hold_until_killed(RedisLedger::open(&url).await.unwrap()).await;
+            super::hold_until_killed(RedisLedger::open(url.as_str()).await.unwrap()).await;
         }
     }
 
@@ -461,7 +461,7 @@ mod on_redis {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn child_that_spends_the_last_cents() {
         if let Ok(url) = std::env::var(CHILD) {
-            let store = RedisLedger::open(&url).await.unwrap();
+            let store = RedisLedger::open(url.as_str()).await.unwrap();
             super::spend_the_last_cents(store, async |store| store.close().await.unwrap()).await;
         }
     }

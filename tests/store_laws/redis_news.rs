@@ -49,7 +49,7 @@ impl Process {
             .check_interval(Duration::ZERO)
             .build();
         let clock = Time::default();
-        let news = RedisInvalidations::builder(&server.url()).build().unwrap();
+        let news = RedisInvalidations::builder(server.url()).build().unwrap();
         let resolver = KeyResolver::builder(store.clone())
             .add_format(format.clone())
             .ttl(TTL)
@@ -239,7 +239,7 @@ async fn more_than_can_wait_is_everything_and_it_ends_with_the_last_who_cares() 
     let Some(mut server) = RedisServer::start() else {
         return;
     };
-    let news = RedisInvalidations::builder(&server.url()).build().unwrap();
+    let news = RedisInvalidations::builder(server.url()).build().unwrap();
     soon(async || news.is_connected()).await;
     server.kill();
     soon(async || !news.is_connected()).await;

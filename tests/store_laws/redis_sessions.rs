@@ -21,7 +21,7 @@ const SECRET: &[u8] = b"a secret of at least 32 bytes, it is said";
 
 /// Patient: on this machine others are at work.
 pub(crate) async fn on(server: &RedisServer) -> RedisSessions {
-    let sessions = RedisSessions::builder(&server.url())
+    let sessions = RedisSessions::builder(server.url())
         .deadline(Duration::from_secs(20))
         .build()
         .unwrap();
@@ -267,7 +267,7 @@ async fn a_server_that_hangs_costs_the_deadline() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let store = RedisSessions::builder(&server.url())
+    let store = RedisSessions::builder(server.url())
         .deadline(Duration::from_millis(50))
         .build()
         .unwrap();

@@ -46,7 +46,7 @@ pub(crate) async fn rates() -> Option<(Turned, Time, RedisServer)> {
     }
     let port = instead(server.port(), digests[0].clone(), digests[1].clone()).await;
     let clock = Time::default();
-    let limiter = RedisRateLimiter::builder(&format!("redis://127.0.0.1:{port}/"))
+    let limiter = RedisRateLimiter::builder(format!("redis://127.0.0.1:{port}/"))
         .with_clock(clock.clone())
         // A machine that is busy is no law's business.
         .deadline(Duration::from_secs(20))

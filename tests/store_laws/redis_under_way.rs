@@ -42,7 +42,7 @@ pub(crate) async fn connected(builder: RedisConcurrencyBuilder) -> RedisConcurre
 
 /// One that waits for Redis: a machine that is busy is no law's business.
 pub(crate) async fn patient(server: &RedisServer) -> RedisConcurrency {
-    let builder = RedisConcurrency::builder(&server.url()).deadline(PATIENCE);
+    let builder = RedisConcurrency::builder(server.url()).deadline(PATIENCE);
     connected(builder.lifetime(Duration::from_secs(1))).await
 }
 
@@ -127,7 +127,7 @@ async fn a_holder() {
     let Ok(url) = std::env::var(PLACE) else {
         return;
     };
-    let builder = RedisConcurrency::builder(&url).deadline(PATIENCE);
+    let builder = RedisConcurrency::builder(url.as_str()).deadline(PATIENCE);
     let store = connected(builder.lifetime(Duration::from_secs(1))).await;
     let slots = all(&store, 3).await;
     println!("\nholds {}", slots.len());
@@ -203,7 +203,7 @@ async fn without_redis_each_has_its_share_or_all_or_nothing() {
         return;
     };
     let build = |degraded| {
-        let builder = RedisConcurrency::builder(&server.url()).degraded(degraded);
+        let builder = RedisConcurrency::builder(server.url()).degraded(degraded);
         connected(builder.deadline(Duration::from_millis(500)))
     };
     let local = build(Degraded::local(NonZeroU32::new(3).unwrap())).await;
@@ -316,7 +316,7 @@ async fn what_one_process_may_have_under_way_is_bounded() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let builder = RedisConcurrency::builder(&server.url()).slots_max(3);
+    let builder = RedisConcurrency::builder(server.url()).slots_max(3);
     let store = connected(builder.deadline(PATIENCE)).await;
     let mut slots = Vec::new();
     for name in ["ann", "bob", "cy"] {

@@ -92,7 +92,7 @@ async fn many_keys_are_renewed_in_time_beside_many_short_requests() {
     };
     // One after the other, its keys take 3 seconds.
     let way = longer_way(&server, Duration::from_millis(10)).await;
-    let builder = RedisConcurrency::builder(&format!("redis://{way}/")).deadline(PATIENCE);
+    let builder = RedisConcurrency::builder(format!("redis://{way}/")).deadline(PATIENCE);
     let store = connected(builder.lifetime(SECOND)).await;
     let other = patient(&server).await;
     let slots = hold(&store, 300).await;
@@ -158,7 +158,7 @@ fn a_process_that_closes_leaves_nothing_and_one_without_redis_is_told() {
     });
     runtime().block_on(async {
         assert_eq!(known(&server).await, [""; 0]);
-        let builder = RedisConcurrency::builder(&server.url());
+        let builder = RedisConcurrency::builder(server.url());
         let store = connected(builder.deadline(Duration::from_millis(300))).await;
         let slots = hold(&store, 2).await;
         server.pause();
@@ -176,7 +176,7 @@ async fn what_is_under_way_outlives_its_store_and_is_told_as_soon_as_redis_is_ba
         return;
     };
     // A third of the lifetime is more than anybody waits here.
-    let builder = RedisConcurrency::builder(&server.url()).lifetime(100 * PATIENCE);
+    let builder = RedisConcurrency::builder(server.url()).lifetime(100 * PATIENCE);
     let store = connected(builder.deadline(PATIENCE)).await;
     let slot = takes(&store, 1).await;
     assert!(slot.is_some());
@@ -211,7 +211,7 @@ async fn a_lifetime_is_at_most_a_day() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let builder = RedisConcurrency::builder(&server.url()).lifetime(Duration::MAX);
+    let builder = RedisConcurrency::builder(server.url()).lifetime(Duration::MAX);
     let store = connected(builder.deadline(PATIENCE)).await;
     let slots = [
         takes(&store, 2).await,

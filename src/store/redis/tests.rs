@@ -28,7 +28,7 @@ fn key(name: &str) -> RateKey {
 
 /// A patient limiter: these tests are about counting, on a machine that may be busy.
 async fn limiter(server: &RedisServer) -> RedisRateLimiter {
-    let limiter = RedisRateLimiter::builder(&server.url())
+    let limiter = RedisRateLimiter::builder(server.url())
         .deadline(Duration::from_secs(20))
         .degraded(Degraded::closed())
         .build()

@@ -58,7 +58,7 @@ async fn ledger(
     set: impl FnOnce(RedisLedgerBuilder) -> RedisLedgerBuilder,
 ) -> (RedisLedger, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
-    let builder = RedisLedger::builder(&server.url()).with_clock(clock.clone());
+    let builder = RedisLedger::builder(server.url()).with_clock(clock.clone());
     let ledger = set(builder).open().await.unwrap();
     pay(&ledger, "ann").await;
     (ledger, clock)

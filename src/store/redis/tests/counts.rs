@@ -94,7 +94,7 @@ async fn many_at_once_are_never_more_than_the_limit_with_or_without_leases() {
         let mut workers = Vec::new();
         let mut limiters = Vec::new();
         for _ in 0..4 {
-            let limiter = RedisRateLimiter::builder(&server.url())
+            let limiter = RedisRateLimiter::builder(server.url())
                 .deadline(Duration::from_secs(20))
                 .degraded(Degraded::closed())
                 .lease(lease)

@@ -30,7 +30,7 @@ async fn without_the_server_this_process_counts_by_itself() {
     };
     let four = NonZeroU32::new(4).unwrap();
     let build = |degraded| {
-        RedisRateLimiter::builder(&server.url())
+        RedisRateLimiter::builder(server.url())
             .deadline(Duration::from_secs(5))
             .degraded(degraded)
             .build()
@@ -92,7 +92,7 @@ async fn a_server_that_is_silent_costs_a_deadline_and_then_nothing() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let limiter = RedisRateLimiter::builder(&server.url()).build().unwrap();
+    let limiter = RedisRateLimiter::builder(server.url()).build().unwrap();
     limiter.connect().await.unwrap();
     let quotas = Quotas::from(Quota::per_minute(600));
     server.pause();

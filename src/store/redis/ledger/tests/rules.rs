@@ -425,7 +425,7 @@ fn compare(first: &[Step], steps: impl Strategy<Value = Step>, keep_for: Duratio
         .calendar(Calendar::in_zone("America/Santiago").unwrap())
         .on_alert(tell(0))
         .build();
-    let redis = RedisLedger::builder(&server.url())
+    let redis = RedisLedger::builder(server.url())
         .with_clock(clock.clone())
         .calendar(Calendar::in_zone("America/Santiago").unwrap())
         .on_alert(tell(1))
