@@ -1,6 +1,6 @@
 //! The counts of an answer's usage, in the words of its provider, and what they mean.
 
-use super::json::{Section, Side};
+use super::section::{Section, Side};
 use crate::domain::charge::Tokens;
 
 /// The usage that a response reports.

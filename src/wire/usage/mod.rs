@@ -1,7 +1,11 @@
 //! Reads the usage that an answer reports, in passing: nothing is delayed, and little is kept.
 
 mod counts;
+mod end;
 mod json;
+mod lines;
+mod members;
+mod section;
 mod sse;
 #[cfg(test)]
 mod tests;
@@ -10,7 +14,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, header::CONTENT_TYPE};
 
-use self::{json::Scanner, sse::Events};
+use self::{json::Scanner, members::Members, sse::Events};
 use super::encoding::is_encoded;
 use crate::domain::charge::{Tiers, Tokens};
 
@@ -71,7 +75,7 @@ impl UsageReader {
     /// counts what all of it used.
     pub(crate) fn error(&self) -> Option<ToldError> {
         match &self.0 {
-            Kind::Json(scanner) => scanner.broke_off().then_some(ToldError::NoAnswer),
+            Kind::Json(scanner) => scanner.found().broke_off().then_some(ToldError::NoAnswer),
             Kind::Events(events) => events.error(),
         }
     }
@@ -86,7 +90,7 @@ impl UsageReader {
     /// The tokens of the last `usage` seen; counts that it doesn't name are those of the one
     /// before.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
-        self.scanner().usage().tokens()
+        self.found().usage().tokens()
     }
 
     /// Whether these cover the whole answer, and not only what had been used when a stream began.
@@ -94,30 +98,30 @@ impl UsageReader {
     /// without input or output in a stream that was left early: some providers write zeros into
     /// every event but the last.
     pub(crate) fn are_final(&self, is_over: bool) -> bool {
-        let scanner = self.scanner();
+        let found = self.found();
         match &self.0 {
-            Kind::Json(_) if !scanner.is_list() => scanner.is_final() || is_over,
+            Kind::Json(_) if !found.is_list() => found.is_final() || is_over,
             Kind::Json(_) | Kind::Events(_) => {
                 let has_both = |tokens: Tokens| tokens.tells_input() && tokens.output > 0;
-                scanner.is_final() && (is_over || self.tokens().is_some_and(has_both))
+                found.is_final() && (is_over || self.tokens().is_some_and(has_both))
             }
         }
     }
 
     /// The model that the answer names.
     pub(crate) fn model(&self) -> Option<&Arc<str>> {
-        self.scanner().model()
+        self.found().model()
     }
 
     /// The provider's tiers that the answer names.
     pub(crate) fn service_tiers(&self) -> Tiers<'_> {
-        self.scanner().service_tiers()
+        self.found().service_tiers()
     }
 
-    fn scanner(&self) -> &Scanner {
+    fn found(&self) -> &Members {
         match &self.0 {
-            Kind::Json(scanner) => scanner,
-            Kind::Events(events) => events.scanner(),
+            Kind::Json(scanner) => scanner.found(),
+            Kind::Events(events) => events.found(),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use memchr::{memchr_iter, memmem::Finder, memrchr_iter};
 
-use super::{ToldError, json::Scanner};
+use super::{ToldError, end::End, json::Scanner, lines::Lines, members::Members};
 
 /// All counts end like this, and `"usage": null`, which may be in every event, doesn't. Quotation
 /// marks within strings are escaped.
@@ -22,35 +22,13 @@ const NEEDLE: &[u8] = b"_tokens\"";
 /// The most that is kept of an event.
 const KEPT_MAX: usize = 8_192;
 
-/// An event with an error is found among so many bytes at the end of a stream, if it begins there.
-const END_MAX: usize = 2_048;
-
 /// One of this many events with data at the start of a stream names the model.
 const NAMING_MAX: u8 = 8;
-
-const DATA: &[u8] = b"data:";
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-#[derive(Clone, Copy, Debug)]
-enum Line {
-    /// At the start of the stream, after this many bytes of a byte-order mark.
-    Mark(usize),
-    /// After this many bytes of `data:`.
-    Name(usize),
-    /// After `data:`.
-    Data,
-    /// Another field, or a comment.
-    Other,
-}
 
 #[derive(Debug)]
 pub(super) struct Events {
     scanner: Scanner,
-    line: Line,
-    /// The last line ended with a CR: an LF that follows belongs to it.
-    after_return: bool,
-    /// At the start of an event: nothing before it matters any more.
-    between: bool,
+    lines: Lines,
     /// The start of an event that isn't parsed yet.
     kept: Vec<u8>,
     /// It may contain a count.
@@ -58,14 +36,8 @@ pub(super) struct Events {
     /// How many more events are parsed even without a count, until a model is named. In Gemini's
     /// shape there is no end to it.
     naming: u8,
-    /// The event has had a line of data.
-    told: bool,
-    /// Whether the end of the stream is kept.
-    keeps_end: bool,
-    /// The last bytes of the stream, [`END_MAX`] or more.
-    end: Vec<u8>,
-    /// There were more before them.
-    end_is_cut: bool,
+    /// Set if errors are looked for.
+    end: Option<End>,
     /// A reference at hand, for searching short pieces.
     needle: &'static Finder<'static>,
 }
@@ -74,78 +46,58 @@ impl Events {
     pub(super) fn new() -> Self {
         Self {
             scanner: Scanner::of_events(),
-            line: Line::Mark(0),
-            after_return: false,
-            between: true,
+            lines: Lines::new(),
             kept: Vec::new(),
             kept_tells: false,
             naming: NAMING_MAX,
-            told: false,
-            keeps_end: false,
-            end: Vec::new(),
-            end_is_cut: false,
+            end: None,
             needle: &FINDER,
         }
     }
 
     /// What was found. If the stream may have ended within an event, call
     /// [`catch_up`](Self::catch_up) first.
-    pub(super) fn scanner(&self) -> &Scanner {
-        &self.scanner
+    pub(super) fn found(&self) -> &Members {
+        self.scanner.found()
     }
 
     /// The error that the stream ended with, without counts for the whole of it. What was sent
     /// before says nothing about that, so only its end is kept, and parsed once it is over.
     pub(super) fn error(&self) -> Option<ToldError> {
-        if self.scanner.is_final() {
-            return None;
-        }
-        let begun_before = match self.end_is_cut {
-            true => end_of_kept(&[], &self.end).unwrap_or(self.end.len()),
+        let end = self.end.as_ref().filter(|_| !self.found().is_final())?;
+        let bytes = end.bytes();
+        let begun_before = match end.is_cut() {
+            true => end_of_kept(&[], &bytes).unwrap_or(bytes.len()),
             false => 0,
         };
-        let (_, mut rest) = self.end.split_at(begun_before);
-        let mut came_before = self.end_is_cut;
+        let (_, mut rest) = bytes.split_at(begun_before);
+        let mut came_before = end.is_cut();
         let mut error = None;
         let mut events = Self::new();
         while !rest.is_empty() {
-            (events.scanner, events.told) = (Scanner::of_events(), false);
+            events.scanner = Scanner::of_events();
             rest = events.read_event(rest);
-            if events.scanner.broke_off() {
+            let told = events.lines.take_told();
+            if events.found().broke_off() {
                 error = Some(match came_before {
                     true => ToldError::AfterPart,
                     false => ToldError::NoAnswer,
                 });
-            } else if events.told && events.scanner.is_object() {
+            } else if told && events.found().is_object() {
                 (error, came_before) = (None, true);
             }
         }
         error
     }
 
-    pub(super) const fn look_for_errors(&mut self) {
-        self.keeps_end = true;
-    }
-
-    fn keep_end(&mut self, piece: &[u8]) {
-        let (before, end) = piece.split_at(piece.len().saturating_sub(END_MAX));
-        if !before.is_empty() {
-            self.end.clear();
-            self.end_is_cut = true;
-        }
-        if self.end.len().saturating_add(end.len()) > END_MAX.saturating_mul(2) {
-            let kept = END_MAX.saturating_sub(end.len());
-            let gone = self.end.len().saturating_sub(kept);
-            self.end.drain(..gone);
-            self.end_is_cut = true;
-        }
-        self.end.extend_from_slice(end);
+    pub(super) fn look_for_errors(&mut self) {
+        self.end = Some(End::new());
     }
 
     #[inline]
     pub(super) fn feed(&mut self, piece: &[u8]) {
-        if self.keeps_end {
-            self.keep_end(piece);
+        if let Some(end) = &mut self.end {
+            end.keep(piece);
         }
         if !(self.tells_nothing(piece) && self.passes_by(piece)) {
             self.look_at(piece);
@@ -155,7 +107,10 @@ impl Events {
     /// Whether neither the piece nor what was kept before it has a count. This single search is
     /// nearly the whole cost of a stream.
     fn tells_nothing(&self, piece: &[u8]) -> bool {
-        self.between && self.naming == 0 && !self.kept_tells && self.needle.find(piece).is_none()
+        self.lines.are_between()
+            && self.naming == 0
+            && !self.kept_tells
+            && self.needle.find(piece).is_none()
     }
 
     /// Whole events change nothing; where each event is sent as it comes, nearly all pieces are
@@ -184,9 +139,9 @@ impl Events {
 
     fn look_at(&mut self, piece: &[u8]) {
         let mut rest = piece;
-        if !self.between {
+        if !self.lines.are_between() {
             rest = self.read_event(rest);
-            if self.between {
+            if self.lines.are_between() {
                 self.end_event();
             }
         }
@@ -247,15 +202,15 @@ impl Events {
 
     /// After an event that was parsed: whether the next one is, whatever it has.
     fn end_event(&mut self) {
-        self.naming = if self.scanner.is_gemini() {
+        let told = self.lines.take_told();
+        self.naming = if self.found().is_gemini() {
             NAMING_MAX
-        } else if self.scanner.model().is_some() {
+        } else if self.found().model().is_some() {
             0
         } else {
             // Gateways keep a connection open with comments until the model answers.
-            self.naming.saturating_sub(u8::from(self.told))
+            self.naming.saturating_sub(u8::from(told))
         };
-        self.told = false;
         if self.naming == 0 {
             self.scanner.rule_out_gemini();
         }
@@ -264,67 +219,17 @@ impl Events {
     fn read(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
             rest = self.read_event(rest);
-            if self.between {
+            if self.lines.are_between() {
                 self.end_event();
             }
         }
     }
 
     /// Parses to the end of the event, and returns what follows it.
-    fn read_event<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
-        while let Some((&byte, behind)) = rest.split_first() {
-            if std::mem::take(&mut self.after_return) && byte == b'\n' {
-                rest = behind;
-                continue;
-            }
-            match (byte, self.line) {
-                (_, Line::Mark(matched)) => {
-                    self.line = match BYTE_ORDER_MARK.get(matched) {
-                        Some(&expected) if expected == byte => {
-                            self.between = false;
-                            rest = behind;
-                            Line::Mark(matched.saturating_add(1))
-                        }
-                        // All of the mark was there, or none of it.
-                        _ if matched == 0 || matched == BYTE_ORDER_MARK.len() => Line::Name(0),
-                        _ => Line::Other,
-                    };
-                }
-                (b'\n' | b'\r', line) => {
-                    self.after_return = byte == b'\r';
-                    self.line = Line::Name(0);
-                    rest = behind;
-                    if let Line::Name(0) = line {
-                        self.between = true;
-                        self.scanner.begin_anew();
-                        return rest;
-                    }
-                }
-                (_, Line::Name(matched)) => {
-                    self.between = false;
-                    self.line = match DATA.get(matched) {
-                        Some(&expected) if expected == byte => {
-                            let matched = matched.saturating_add(1);
-                            if matched == DATA.len() {
-                                self.told = true;
-                                Line::Data
-                            } else {
-                                Line::Name(matched)
-                            }
-                        }
-                        _ => Line::Other,
-                    };
-                    rest = behind;
-                }
-                (_, line) => {
-                    let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-                    let (text, behind) = rest.split_at(end);
-                    if let Line::Data = line {
-                        self.scanner.feed(text);
-                    }
-                    rest = behind;
-                }
-            }
+    fn read_event<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let rest = self.lines.read_event(rest, |text| self.scanner.feed(text));
+        if self.lines.are_between() {
+            self.scanner.begin_anew();
         }
         rest
     }
