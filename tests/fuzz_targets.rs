@@ -58,6 +58,11 @@ fn usage() {
 }
 
 #[test]
+fn requests() {
+    run("request", targets::request::request);
+}
+
+#[test]
 fn paths() {
     run("path", targets::path);
 }

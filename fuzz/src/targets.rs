@@ -24,6 +24,9 @@ use tollgate::{
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
+#[path = "request.rs"]
+pub mod request;
+
 const SECRET: &[u8] = b"thirty-two bytes or more, please!";
 
 fn now<T>(answer: impl Future<Output = T>) -> T {
