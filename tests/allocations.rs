@@ -14,10 +14,20 @@
 #[path = "../benches/scene/mod.rs"]
 mod scene;
 
+use std::{
+    convert::Infallible,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::stream;
+use http::Request;
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::{Full, StreamBody};
 use scene::{Bare, Scene, call, full};
-use tower::Layer;
+use tollgate::{BodyDigestLayer, RequestShape, RequestedUse};
+use tower::{Layer, ServiceExt, service_fn};
 
 type Body = Full<Bytes>;
 
@@ -78,6 +88,77 @@ fn the_whole_stack_allocates_ten_times_at_most() {
     let scene = scene();
     let count = over_bare!(scene.whole(), scene.with_key());
     assert!(count <= 10, "{count}");
+}
+
+/// The most that is allocated at once beside the body, while it is read what a request asks for.
+fn reading<B>(shape: RequestShape, body: B) -> u64
+where
+    B: HttpBody<Data = Bytes> + 'static,
+    B::Error: std::fmt::Debug,
+{
+    let layer = BodyDigestLayer::new().bytes_max(4 << 20);
+    let layer = layer.read_use("POST", "/chat", shape).unwrap();
+    let read = layer.layer(service_fn(|request: Request<_>| {
+        let asked = request.extensions().get::<RequestedUse>().cloned();
+        async { Ok::<_, Infallible>(asked) }
+    }));
+    let request = Request::post("/chat").body(body).unwrap();
+    let allocated = allocation_counter::measure(|| {
+        let answer = pin!(read.oneshot(request));
+        let Poll::Ready(asked) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
+            unreachable!("all of it is there");
+        };
+        assert_eq!(asked.unwrap().unwrap().output_max, Some(5));
+    });
+    allocated.bytes_max
+}
+
+const PROMPT: usize = 2 << 20;
+
+/// A request with so large a prompt, of whatever it is made.
+fn with_prompt(name: &str, part: &str, ends: [&str; 2]) -> Bytes {
+    let prompt = part.repeat(PROMPT / part.len());
+    let [begin, end] = ends;
+    format!(r#"{{"model":"m","{name}":{begin}{prompt}{end},"max_tokens":5}}"#).into()
+}
+
+/// None of the prompt is copied, whatever it is made of.
+#[test]
+fn of_a_prompt_of_two_mebibytes_nothing_is_kept() {
+    let chat = |part| {
+        with_prompt(
+            "messages",
+            part,
+            [r#"[{"role":"user","content":""#, r#""}]"#],
+        )
+    };
+    for text in [chat("hello "), chat("\\n"), chat("\\u00e9"), chat("é")] {
+        let most = reading(RequestShape::OpenAiChat, Full::new(text));
+        assert!(most < 8_192, "{most}");
+    }
+    for part in ["1,", "\"\",", "[],"] {
+        let last = format!("{}]", part.trim_end_matches(','));
+        let text = with_prompt("prompt", part, ["[", &last]);
+        let most = reading(RequestShape::OpenAiCompletions, Full::new(text));
+        assert!(most < 8_192, "{most}");
+    }
+}
+
+/// A body of several frames is copied together, once.
+#[test]
+fn of_a_prompt_in_frames_there_is_one_copy() {
+    let text = with_prompt("messages", "hello ", [r#"[""#, r#""]"#]);
+    let whole = text.len();
+    let frames = (0..whole).step_by(65_536).map(move |at| {
+        let piece = text.slice(at..whole.min(at + 65_536));
+        Ok::<_, Infallible>(Frame::data(piece))
+    });
+    let most = reading(
+        RequestShape::OpenAiChat,
+        StreamBody::new(stream::iter(frames)),
+    );
+    let whole = u64::try_from(whole).unwrap();
+    assert!((whole..whole + 16_384).contains(&most), "{most}");
 }
 
 /// The measure itself: it sees an allocation.
