@@ -219,8 +219,8 @@ impl Charge {
     /// handler's counts replace all those that are read from the answer, its searches too.
     ///
     /// A handler that counts while a stream runs should start by adding zero. If a call ends early
-    /// and only its input was counted, its output is unknown, and the bytes that were sent are
-    /// charged instead.
+    /// and only its input was counted, its output is unknown, and as many tokens as can have been
+    /// sent are charged instead.
     pub fn add_output_tokens(&self, tokens: u64) {
         add(&self.0.output, tokens);
         self.0.output_is_set.store(true, Ordering::Release);

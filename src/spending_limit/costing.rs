@@ -65,6 +65,14 @@ impl Seen {
         self.call.has_failed() || self.status.is_some_and(|status| status.as_u16() >= 400)
     }
 
+    /// The most output tokens that can have been sent: a token is at least a byte, of what isn't
+    /// known to wrap the output where that can be told.
+    fn produced(&self) -> u64 {
+        let reader = self.reader.as_ref();
+        let read = reader.and_then(|reader| reader.produced());
+        read.unwrap_or(self.bytes)
+    }
+
     /// Whether it ended with an error, of the body or of the call. That must not make free what the
     /// client has already received.
     pub(super) fn is_broken(&self) -> bool {
@@ -184,7 +192,7 @@ impl OpenHold {
     }
 
     /// The cost of what was reported or counted. A price that needs no count applies once there is
-    /// an answer. If only the beginning was counted, the bytes that were sent count too.
+    /// an answer. If only the beginning was counted, what was sent counts too.
     pub(super) fn used(&self, outcome: Outcome, held: Money) -> Option<Money> {
         if let Some(cost) = self.reported_cost() {
             return Some(cost);
@@ -203,6 +211,7 @@ impl OpenHold {
         Counts {
             tokens: self.tokens(),
             bytes: self.seen.bytes,
+            produced: self.seen.produced(),
             model: self.model().map(AsRef::as_ref),
             tier: self.service_tiers(),
             request: self.demand(),

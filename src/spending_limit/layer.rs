@@ -117,7 +117,9 @@ impl SpendingLimitLayer {
     }
 
     /// What a call costs if its client disconnected, or a timeout further out cut it off; what was
-    /// counted by default.
+    /// counted by default, or for a token price a token for each byte that the model wrote. If a
+    /// model reasons without showing it, choose [`Charging::Hold`]: it may have written more than
+    /// can be seen.
     #[must_use]
     pub fn disconnected_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.disconnected = charging)

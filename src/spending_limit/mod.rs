@@ -16,7 +16,8 @@
 //! - Belongs innermost, so that what another layer refuses costs nothing.
 //! - Charges answers below 400. By default, an error of the handler or of its body costs nothing; a
 //!   stream that the client leaves costs what was counted by then or, if the count was incomplete,
-//!   the most that can have been produced; a call whose usage is unknown costs its hold.
+//!   the most that can have been written: a token for each byte of its text ([`Charging::Counted`]);
+//!   a call whose usage is unknown costs its hold.
 //!   [`SpendingLimitLayer`] describes what a client could gain by that.
 //! - Usage is reported by the handler ([`Charge`]), by a header of the answer, or by the `usage` in
 //!   the answer's body ([`CostSource`]). If it is unknown, that is logged once per route, marked in

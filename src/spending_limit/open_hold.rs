@@ -201,7 +201,9 @@ impl OpenHold {
         match self.price.source() {
             CostSource::Handler => {}
             CostSource::Body => {
-                let reader = UsageReader::for_body(headers).map(UsageReader::with_errors);
+                let most = self.price.uncounted_max(&self.demand());
+                let reader = UsageReader::for_body(headers);
+                let reader = reader.map(|reader| reader.with_errors().counting(most));
                 self.seen.reader = reader.map(Box::new);
             }
             CostSource::Header(name) => {

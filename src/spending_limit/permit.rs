@@ -76,6 +76,9 @@ impl Meter for SpendingMeter {
     fn unseen(&mut self, bytes: usize) {
         let length = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.0.seen.bytes = self.0.seen.bytes.saturating_add(length);
+        if let Some(reader) = &mut self.0.seen.reader {
+            reader.skip(bytes);
+        }
         self.0.seen.call.skip(bytes);
         if let Some(recording) = &mut self.0.recording {
             recording.give_up();

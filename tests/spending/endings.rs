@@ -38,15 +38,17 @@ async fn the_first_event_of_a_stream_is_not_all_that_it_used() {
 
     let row = take(&gate, &layer, &[START, PIECE, PIECE, DELTA], 2).await;
     assert_eq!(row.settlement.outcome, Outcome::Disconnected);
-    assert_eq!(nanos(&row), of(25, 100), "more bytes than may be written");
+    assert_eq!(nanos(&row), of(25, 2), "an event is a token at least");
     let told = (row.settlement.input_tokens, row.settlement.output_tokens);
     assert_eq!(told, (Some(25), None), "nobody knows what was written");
 
-    let wide = by_token().output_bound(TokenBound::Fixed(100_000));
-    let wide = gate.layer(wide.cost_from(CostSource::Body));
-    let bytes = i64::try_from(START.len() + 2 * PIECE.len()).unwrap();
-    let row = take(&gate, &wide, &[START, PIECE, PIECE, DELTA], 3).await;
-    assert_eq!(nanos(&row), of(25, bytes), "a token is at least a byte");
+    const TEXT: &str = "data: {\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n";
+    let row = take(&gate, &layer, &[START, TEXT, PIECE, DELTA], 3).await;
+    assert_eq!(nanos(&row), of(25, 1 + 5 + 1), "a token is at least a byte");
+    let narrow = by_token().output_bound(TokenBound::Fixed(4));
+    let narrow = gate.layer(narrow.cost_from(CostSource::Body));
+    let row = take(&gate, &narrow, &[START, TEXT, PIECE, DELTA], 3).await;
+    assert_eq!(nanos(&row), of(25, 4), "more than is held for");
 
     let row = take(&gate, &layer, &[START, PIECE, DELTA, PIECE], 3).await;
     assert_eq!(nanos(&row), of(25, 15), "the last count was there");
@@ -54,7 +56,7 @@ async fn the_first_event_of_a_stream_is_not_all_that_it_used() {
 
     let row = take(&gate, &layer, &[START, PIECE], 9).await;
     assert_eq!(row.settlement.outcome, Outcome::Completed);
-    assert_eq!(nanos(&row), of(25, 100), "cut off further in");
+    assert_eq!(nanos(&row), of(25, 2), "cut off further in");
     let row = take(&gate, &layer, &[START, PIECE, DELTA], 9).await;
     assert_eq!(nanos(&row), of(25, 15));
 }
@@ -126,7 +128,8 @@ async fn an_error_in_an_answer_of_200_is_a_failure() {
         let stream = async |_: Charge| answer("text/event-stream", &[START, PIECE, error, done]);
         let (_, row) = gate.call(layer.clone(), stream).await;
         assert_eq!(row.settlement.outcome, Outcome::Failed);
-        assert_eq!(nanos(&row), 25 * 1_000 + 100 * 10_000);
+        let written = 3 + i64::try_from("[DONE]".len()).unwrap();
+        assert_eq!(nanos(&row), 25 * 1_000 + written * 10_000);
     }
     let free = layer.clone().broken_streams(Charging::Nothing);
     let stream = async |_: Charge| answer("text/event-stream", &[START, PIECE, error]);
@@ -170,7 +173,7 @@ async fn a_stream_that_breaks_is_charged_for_what_went_out_where_that_was_asked_
     };
     let (_, row) = gate.call(layer.clone(), broken).await;
     assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
-    let produced = 25 * 1_000 + 100 * 10_000;
+    let produced = 25 * 1_000 + 10_000;
     let counted = layer.clone().failed_calls(Charging::Counted);
     let (_, row) = gate.call(counted, broken).await;
     let told = (row.settlement.outcome, nanos(&row));
@@ -250,8 +253,7 @@ async fn a_stream_costs_what_the_model_does_that_its_first_event_names() {
     let row = take(&gate, &layer, &[FIRST, PIECE], 1).await;
     assert_eq!(row.settlement.outcome, Outcome::Disconnected);
     assert_eq!(row.settlement.model.as_deref(), Some("small-2024-07-18"));
-    let bytes = i64::try_from(FIRST.len()).unwrap();
-    assert_eq!((nanos(&row), row.held.nanos()), ((40 + bytes) * 100, HELD));
+    assert_eq!((nanos(&row), row.held.nanos()), ((40 + 1) * 100, HELD));
 
     let row = take(&gate, &layer, &[FIRST, PIECE], 9).await;
     assert_eq!(row.settlement.outcome, Outcome::Completed);

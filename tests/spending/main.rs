@@ -28,6 +28,7 @@ use tollgate::{
 use tower::{Layer, ServiceExt, service_fn};
 
 mod endings;
+mod left;
 mod payers;
 mod providers;
 mod repeated_calls;
@@ -285,8 +286,8 @@ async fn whoever_leaves_pays_what_can_have_been_produced() {
     assert_eq!(row.settlement.outcome, Outcome::Disconnected);
     assert_eq!(
         nanos(&row),
-        1_000 * 1_000 + 20 * 10_000,
-        "20 bytes went out"
+        1_000 * 1_000 + 4 * 10_000,
+        "4 bytes of data went out"
     );
     let row = leave(&gate, layer.clone(), 50).await;
     assert_eq!(nanos(&row), HELD);

@@ -108,7 +108,7 @@ async fn a_stream_of_geminis_is_charged_by_its_last_part() {
     let settlement = row.settlement;
     assert_eq!(settlement.model.as_deref(), Some("gemini-x"));
     assert_eq!(settlement.output_tokens, Some(29));
-    // Left before its end: what was sent is charged, up to the bound.
+    // Left before its end: two bytes were shown, of which one token was counted.
     let service = gate
         .layer(by_token())
         .layer(service_fn(async |_: Request<()>| {
@@ -119,7 +119,7 @@ async fn a_stream_of_geminis_is_charged_by_its_last_part() {
     drop(body);
     let row = gate.last().await;
     assert_eq!(row.settlement.outcome, Outcome::Disconnected);
-    assert_eq!(nanos(&row), 7 * 1_000 + 100 * 10_000);
+    assert_eq!(nanos(&row), 7 * 1_000 + 2 * 10_000);
     assert_eq!(row.settlement.output_tokens, None, "nobody knows");
 }
 
@@ -213,7 +213,7 @@ async fn a_stream_of_zeros_that_is_left_costs_its_input() {
     const START: &str =
         "data: {\"message\":{\"usage\":{\"input_tokens\":0,\"output_tokens\":1}}}\n\n";
     const UNNAMED: &str = "data: {\"usage\":{\"completion_tokens\":3}}\n\n";
-    for event in [ZEROS, START, UNNAMED] {
+    for (event, written) in [(ZEROS, 1), (START, 1), (UNNAMED, 3)] {
         let gate = Gate::new().await;
         let service = gate
             .layer(by_token())
@@ -225,7 +225,6 @@ async fn a_stream_of_zeros_that_is_left_costs_its_input() {
         drop(body);
         let row = gate.last().await;
         assert_eq!(row.settlement.outcome, Outcome::Disconnected);
-        let written = i64::try_from(event.len()).unwrap().min(100);
         let most = 1_000 * 1_000 + written * 10_000;
         assert_eq!(nanos(&row), most, "{event}");
     }

@@ -48,9 +48,8 @@ impl Price {
         }
     }
 
-    /// The most that a call can have cost if it ended after `bytes` were sent and its tokens were
-    /// not counted: a token is at least a byte, and input that wasn't counted as much as was held
-    /// for. At least the counted cost, and otherwise at most the hold.
+    /// The most that a call can have cost if it ended early and its tokens were not counted: for the
+    /// output that was `produced`, and for input that wasn't counted as much as was held for. At least the counted cost, and otherwise at most the hold.
     pub(in crate::spending_limit) fn cost_at_most(
         &self,
         held: Money,
@@ -107,6 +106,8 @@ pub(in crate::spending_limit) struct Counts<'a> {
     pub(in crate::spending_limit) tokens: Option<Tokens>,
     /// Bytes of the answer's body.
     pub(in crate::spending_limit) bytes: u64,
+    /// The most output tokens that these bytes can be.
+    pub(in crate::spending_limit) produced: u64,
     pub(in crate::spending_limit) model: Option<&'a str>,
     /// The provider's tiers that the answer names.
     pub(in crate::spending_limit) tier: Tiers<'a>,

@@ -99,6 +99,18 @@ impl Price {
         }
     }
 
+    /// No more output than this is charged for if it isn't counted, whatever model answers.
+    pub(in crate::spending_limit) fn uncounted_max(&self, demand: &Demand<'_>) -> u64 {
+        match &self.kind {
+            Kind::Tokens(price) => price.output_by_number(demand).unwrap_or(u64::MAX),
+            Kind::Flat(_) | Kind::Bytes { .. } => 0,
+            Kind::Models(prices) => {
+                let each = prices.all().map(|price| price.uncounted_max(demand));
+                each.max().unwrap_or(0)
+            }
+        }
+    }
+
     /// How many output tokens of each choice are held for, of whatever model answers; `None` if the
     /// price doesn't go by tokens.
     pub(in crate::spending_limit) fn output_held(&self, demand: &Demand<'_>) -> Option<u64> {

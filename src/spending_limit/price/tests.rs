@@ -168,7 +168,7 @@ fn a_stream_that_was_left_costs_no_more_than_its_bytes() {
     let left = |tokens, bytes| {
         let counts = Counts {
             tokens,
-            bytes,
+            produced: bytes,
             request: Plain(100).into(),
             ..Counts::default()
         };
@@ -198,7 +198,7 @@ fn a_stream_that_was_left_costs_what_its_own_model_does() {
     let held = models.hold(Plain(100)).unwrap();
     let left = |model, bytes| {
         let counts = Counts {
-            bytes,
+            produced: bytes,
             model: Some(model),
             request: Plain(100).into(),
             ..Counts::default()

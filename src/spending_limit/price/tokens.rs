@@ -38,7 +38,7 @@ use crate::domain::money::Money;
 /// context of 128,000 tokens. It is not the default because most routes take only text, and callers
 /// with little credit would be refused over input that they don't send.
 ///
-/// Nor do the bytes that were sent bound the output of a model that reasons without showing it. If
+/// Nor does what was sent bound the output of a model that reasons without showing it. If
 /// a stream is left before its count arrived, such tokens are not charged unless
 /// [`disconnected_calls`](crate::SpendingLimitLayer::disconnected_calls) is set to
 /// [`Charging::Hold`](crate::Charging::Hold).

@@ -2,9 +2,11 @@
 
 mod counts;
 mod end;
+mod envelope;
 mod json;
 mod lines;
 mod members;
+mod produced;
 mod section;
 mod sse;
 #[cfg(test)]
@@ -14,7 +16,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, header::CONTENT_TYPE};
 
-use self::{json::Scanner, members::Members, sse::Events};
+use self::{json::Scanner, members::Members, produced::Produced, sse::Events};
 use super::encoding::is_encoded;
 use crate::domain::charge::{Tiers, Tokens};
 
@@ -28,7 +30,11 @@ pub(crate) enum ToldError {
 }
 
 /// Reads one body.
-pub(crate) struct UsageReader(Kind);
+pub(crate) struct UsageReader {
+    kind: Kind,
+    /// Set if the output is counted that no usage counts.
+    produced: Option<Produced>,
+}
 
 enum Kind {
     Json(Scanner),
@@ -36,6 +42,13 @@ enum Kind {
 }
 
 impl UsageReader {
+    const fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            produced: None,
+        }
+    }
+
     /// The reader for a body with these headers; `None`: nothing can be read in it.
     pub(crate) fn for_body(headers: &HeaderMap) -> Option<Self> {
         if is_encoded(headers) {
@@ -46,11 +59,11 @@ impl UsageReader {
         let is = |name: &str| essence.eq_ignore_ascii_case(name);
         let suffix = essence.rsplit_once('+').map(|(_, suffix)| suffix);
         if is("text/event-stream") {
-            Some(Self(Kind::Events(Events::new())))
+            Some(Self::of(Kind::Events(Events::new())))
         } else if is("application/json")
             || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("json"))
         {
-            Some(Self(Kind::Json(Scanner::default())))
+            Some(Self::of(Kind::Json(Scanner::default())))
         } else {
             None
         }
@@ -58,14 +71,39 @@ impl UsageReader {
 
     /// Finds [errors](Self::error) too, for which the end of a stream is kept.
     pub(crate) fn with_errors(mut self) -> Self {
-        if let Kind::Events(events) = &mut self.0 {
+        if let Kind::Events(events) = &mut self.kind {
             events.look_for_errors();
         }
         self
     }
 
+    /// Counts the output too, up to `most` tokens: see [`produced`](Self::produced).
+    pub(crate) fn counting(mut self, most: u64) -> Self {
+        self.produced = Some(match self.kind {
+            Kind::Json(_) => Produced::of_json(most),
+            Kind::Events(_) => Produced::of_events(most),
+        });
+        self
+    }
+
+    /// Bytes pass that can't be seen.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        if let Some(produced) = &mut self.produced {
+            produced.skip(bytes);
+        }
+    }
+
+    /// The most output tokens that what has passed can be, whatever it says of its usage; no more
+    /// than there was to count up to. `None` if it isn't counted.
+    pub(crate) fn produced(&self) -> Option<u64> {
+        self.produced.as_ref().map(Produced::tokens)
+    }
+
     pub(crate) fn feed(&mut self, piece: &[u8]) {
-        match &mut self.0 {
+        if let Some(produced) = &mut self.produced {
+            produced.feed(piece);
+        }
+        match &mut self.kind {
             Kind::Json(scanner) => scanner.feed(piece),
             Kind::Events(events) => events.feed(piece),
         }
@@ -74,7 +112,7 @@ impl UsageReader {
     /// The error that the answer is, or that it ended with, though its status was good. `None` if it
     /// counts what all of it used.
     pub(crate) fn error(&self) -> Option<ToldError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Json(scanner) => scanner.found().broke_off().then_some(ToldError::NoAnswer),
             Kind::Events(events) => events.error(),
         }
@@ -82,7 +120,7 @@ impl UsageReader {
 
     /// Reads what was kept of an incomplete event, since no more may come.
     pub(crate) fn catch_up(&mut self) {
-        if let Kind::Events(events) = &mut self.0 {
+        if let Kind::Events(events) = &mut self.kind {
             events.catch_up();
         }
     }
@@ -99,7 +137,7 @@ impl UsageReader {
     /// every event but the last.
     pub(crate) fn are_final(&self, is_over: bool) -> bool {
         let found = self.found();
-        match &self.0 {
+        match &self.kind {
             Kind::Json(_) if !found.is_list() => found.is_final() || is_over,
             Kind::Json(_) | Kind::Events(_) => {
                 let has_both = |tokens: Tokens| tokens.tells_input() && tokens.output > 0;
@@ -119,7 +157,7 @@ impl UsageReader {
     }
 
     fn found(&self) -> &Members {
-        match &self.0 {
+        match &self.kind {
             Kind::Json(scanner) => scanner.found(),
             Kind::Events(events) => events.found(),
         }

@@ -6,6 +6,7 @@ use super::*;
 mod broken;
 mod contradictions;
 mod cuts;
+mod produced;
 mod shapes;
 
 fn headers(media_type: &'static str) -> HeaderMap {

@@ -186,6 +186,7 @@ proptest! {
         let mut counts = Counts {
             tokens: Some(tokens),
             bytes,
+            produced: bytes,
             model: Some(answered),
             tier: Tiers::default(),
             request: demand,
@@ -195,7 +196,13 @@ proptest! {
         counts.tokens = None;
         prop_assert!(models.cost_at_most(held, &counts) <= held);
         prop_assert!(models.sufficient_hold(held, &counts) <= held);
-        counts.model = None;
-        prop_assert!(models.cost_at_most(held, &counts) <= held);
+        for model in [None, Some(answered)] {
+            counts.model = model;
+            let most = models.cost_at_most(held, &counts);
+            prop_assert!(most <= held);
+            // What is beyond it need not be counted.
+            let produced = bytes.min(models.uncounted_max(&demand));
+            prop_assert_eq!(models.cost_at_most(held, &Counts { produced, ..counts }), most);
+        }
     }
 }

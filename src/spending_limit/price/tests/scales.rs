@@ -117,7 +117,7 @@ fn a_stream_that_was_left_is_of_the_dearest_tier_unless_it_named_one() {
         let counts = Counts {
             tokens,
             tier: Tiers::from(tier),
-            bytes,
+            produced: bytes,
             request: Plain(100).into(),
             ..Counts::default()
         };
@@ -133,7 +133,7 @@ fn a_stream_that_was_left_is_of_the_dearest_tier_unless_it_named_one() {
     let spoken = rates(1, 10).audio_output(nanos(50_000_000));
     let counts = Counts {
         tokens: begun,
-        bytes: 3,
+        produced: 3,
         request: Plain(100).into(),
         ..Counts::default()
     };
@@ -166,7 +166,7 @@ fn a_stream_that_was_left_before_its_input_was_counted_costs_all_of_it() {
     let left = |tokens, length| {
         let counts = Counts {
             tokens: Some(tokens),
-            bytes: 127,
+            produced: 127,
             request: Plain(length).into(),
             ..Counts::default()
         };
@@ -192,7 +192,7 @@ fn a_stream_that_was_left_before_its_input_was_counted_costs_all_of_it() {
     let counts = Counts {
         tokens: Some(zeros),
         tier: Tiers::from(Some("default")),
-        bytes: 3,
+        produced: 3,
         request: Plain(100).into(),
         ..Counts::default()
     };
@@ -206,7 +206,7 @@ fn a_whole_count_that_names_no_input_costs_what_was_held_for() {
     let cost = |tokens| {
         let counts = Counts {
             tokens: Some(tokens),
-            bytes: 900,
+            produced: 900,
             request: Plain(100).into(),
             ..Counts::default()
         };
@@ -360,12 +360,12 @@ proptest! {
             let cost = price.cost(&tokens, tier);
             prop_assert!(cost <= held, "{cost} > {held}");
             // What a stream that was left costs is between them.
-            let all = Counts { tokens: Some(tokens), tier: Tiers::from(tier), bytes, ..Counts::default() };
+            let all = Counts { tokens: Some(tokens), tier: Tiers::from(tier), produced: bytes, ..Counts::default() };
             let left = price.cost_at_most(held, &all);
             prop_assert!(cost <= left && left <= held, "{cost} {left} {held}");
             // Searches that nobody has counted yet aren't charged.
             let cost = price.cost(&Tokens { searches: 0, ..tokens }, tier);
-            let uncounted = Counts { tokens: None, bytes: tokens.output, ..all };
+            let uncounted = Counts { tokens: None, produced: tokens.output, ..all };
             let left = price.cost_at_most(held, &uncounted);
             prop_assert!(cost <= left && left <= held, "{cost} {left} {held}");
         }

@@ -121,7 +121,7 @@ impl TokenPrice {
         counts: &Counts<'_>,
     ) -> Money {
         let bound = self.output_by_number(&counts.request);
-        let written = counts.bytes.min(bound.unwrap_or(u64::MAX));
+        let written = counts.produced.min(bound.unwrap_or(u64::MAX));
         let tokens = counts.tokens.unwrap_or_default();
         if tokens.tells_input() {
             let uncounted = written.saturating_sub(tokens.output);

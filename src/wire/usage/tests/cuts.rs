@@ -60,7 +60,7 @@ fn found(reader: &mut UsageReader) -> (Option<Tokens>, bool, Option<String>) {
 fn found_in<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Option<Tokens>, bool, Option<String>) {
-    let mut reader = UsageReader(Kind::Events(Events::new()));
+    let mut reader = UsageReader::of(Kind::Events(Events::new()));
     for piece in pieces {
         reader.feed(piece);
     }
@@ -117,15 +117,15 @@ proptest! {
     ) {
         let whole = text.as_bytes();
         let whole = &whole[..=left_at.index(whole.len())];
-        let mut by_byte = UsageReader(Kind::Events(Events::new()));
+        let mut by_byte = UsageReader::of(Kind::Events(Events::new()));
         for byte in whole {
             by_byte.feed(std::slice::from_ref(byte));
         }
         let expected = found(&mut by_byte);
-        let mut at_once = UsageReader(Kind::Events(Events::new()));
+        let mut at_once = UsageReader::of(Kind::Events(Events::new()));
         at_once.feed(whole);
         prop_assert_eq!(&found(&mut at_once), &expected);
-        let mut reader = UsageReader(Kind::Events(Events::new()));
+        let mut reader = UsageReader::of(Kind::Events(Events::new()));
         let mut rest = whole;
         for cut in cuts.iter().cycle() {
             if rest.is_empty() {
@@ -146,12 +146,12 @@ proptest! {
     ) {
         let named = "data: {\"model\":\"gpt-x\",\"usage\":null}\n\n".repeat(before);
         let whole = named + &text;
-        let mut by_byte = UsageReader(Kind::Events(Events::new()));
+        let mut by_byte = UsageReader::of(Kind::Events(Events::new()));
         for byte in whole.as_bytes() {
             by_byte.feed(std::slice::from_ref(byte));
         }
         // After each event, and within some of them.
-        let mut reader = UsageReader(Kind::Events(Events::new()));
+        let mut reader = UsageReader::of(Kind::Events(Events::new()));
         let mut cuts = cuts.iter().cycle();
         for event in whole.split_inclusive("\n\n") {
             let at = cuts.next().copied().flatten().unwrap_or_default();
@@ -165,7 +165,7 @@ proptest! {
 
     #[test]
     fn a_count_is_found_wherever_it_is_cut(at in 0_usize..CHAT.len(), again in 0_usize..CHAT.len()) {
-        let mut reader = UsageReader(Kind::Events(Events::new()));
+        let mut reader = UsageReader::of(Kind::Events(Events::new()));
         let (first, second) = (at.min(again), at.max(again));
         for piece in [&CHAT[..first], &CHAT[first..second], &CHAT[second..]] {
             reader.feed(piece.as_bytes());
@@ -185,7 +185,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..20)) {
-        let mut readers = [UsageReader(Kind::Json(Scanner::default())), UsageReader(Kind::Events(Events::new()))];
+        let mut readers = [UsageReader::of(Kind::Json(Scanner::default())), UsageReader::of(Kind::Events(Events::new()))];
         for piece in &pieces {
             for reader in &mut readers {
                 reader.feed(piece);
