@@ -29,10 +29,11 @@ const NAMING_MAX: u8 = 8;
 pub(super) struct Events {
     scanner: Scanner,
     lines: Lines,
+    /// The next piece is parsed, whatever it has: it continues what is parsed or may have a count,
+    /// or no model is named yet.
+    reads_on: bool,
     /// The start of an event that isn't parsed yet.
     kept: Vec<u8>,
-    /// It may contain a count.
-    kept_tells: bool,
     /// How many more events are parsed even without a count, until a model is named. In Gemini's
     /// shape there is no end to it.
     naming: u8,
@@ -47,8 +48,8 @@ impl Events {
         Self {
             scanner: Scanner::of_events(),
             lines: Lines::new(),
+            reads_on: true,
             kept: Vec::new(),
-            kept_tells: false,
             naming: NAMING_MAX,
             end: None,
             needle: &FINDER,
@@ -99,18 +100,11 @@ impl Events {
         if let Some(end) = &mut self.end {
             end.keep(piece);
         }
-        if !(self.tells_nothing(piece) && self.passes_by(piece)) {
+        // This single search is nearly the whole cost of a stream.
+        let tells = self.reads_on || self.needle.find(piece).is_some();
+        if tells || !self.passes_by(piece) {
             self.look_at(piece);
         }
-    }
-
-    /// Whether neither the piece nor what was kept before it has a count. This single search is
-    /// nearly the whole cost of a stream.
-    fn tells_nothing(&self, piece: &[u8]) -> bool {
-        self.lines.are_between()
-            && self.naming == 0
-            && !self.kept_tells
-            && self.needle.find(piece).is_none()
     }
 
     /// Whole events change nothing; where each event is sent as it comes, nearly all pieces are
@@ -137,6 +131,7 @@ impl Events {
         true
     }
 
+    #[inline(never)]
     fn look_at(&mut self, piece: &[u8]) {
         let mut rest = piece;
         if !self.lines.are_between() {
@@ -157,7 +152,8 @@ impl Events {
                 self.read(cut);
             }
         }
-        self.kept_tells = self.needle.find(&self.kept).is_some();
+        let kept_tells = self.needle.find(&self.kept).is_some();
+        self.reads_on = kept_tells || self.naming > 0 || !self.lines.are_between();
     }
 
     /// Parses what was kept.
@@ -166,6 +162,7 @@ impl Events {
         self.read(&kept);
         kept.clear();
         self.kept = kept;
+        self.reads_on = true;
     }
 
     /// The piece continues the kept event. Returns what follows that event.
