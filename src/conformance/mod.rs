@@ -1,7 +1,7 @@
 //! The laws that every store keeps, as tests for a store of one's own.
 //!
-//! They are those that the engines of this crate are tested by. [`keys`](keys()), [`sessions`](sessions()), [`rates`](rates())
-//! and `leases` run all laws of a trait, each on a new store, under any tokio runtime; one of several threads lets them
+//! They are those that the engines of this crate are tested by. [`keys`](keys()), [`sessions`](sessions()), [`rates`](rates()),
+//! [`slots`](slots()) and `leases` run all laws of a trait, each on a new store, under any tokio runtime; one of several threads lets them
 //! meet more of what goes wrong at once. A law that is broken panics, and is named on stderr. Each is a function too, for whoever
 //! wants a test of each, or leaves out one that says that it may be. A later version may have further laws.
 //!
@@ -185,6 +185,7 @@ pub mod keys;
 pub mod leases;
 pub mod rates;
 pub mod sessions;
+pub mod slots;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -192,7 +193,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::store::LeaseStore;
 use crate::{
     domain::clock::{Clock, ManualClock, Timestamp},
-    store::{KeyStore, RateStore, SessionStore, StoreError, StoreErrorKind},
+    store::{ConcurrencyStore, KeyStore, RateStore, SessionStore, StoreError, StoreErrorKind},
 };
 
 /// All laws of a suite, each on a store of its own.
@@ -295,6 +296,18 @@ suite! {
     a_day_and_a_month_begin_anew,
     who_waits_as_told_is_admitted,
     a_window_is_full_again_when_it_said,
+}
+
+suite! {
+    /// Runs all [laws of a store that counts requests under way](mod@slots).
+    slots of ConcurrencyStore:
+    a_key_has_so_many_slots_and_no_more,
+    a_slot_is_free_once_it_is_dropped,
+    a_refused_request_takes_no_slot,
+    callers_and_limits_have_slots_of_their_own,
+    who_gives_up_takes_no_slot,
+    of_a_hundred_at_once_as_many_are_under_way_as_may_be,
+    a_slot_outlives_whoever_took_it,
 }
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -4,7 +4,8 @@ use std::{any::Any, fmt, sync::Arc};
 
 use super::{RateKey, StoreFuture};
 
-/// Counts requests under way by key, for many processes.
+/// Counts requests under way by key, for many processes. `tollgate::conformance::slots` (feature
+/// `test-util`) has its laws as tests.
 pub trait ConcurrencyStore: fmt::Debug + Send + Sync + 'static {
     /// One of `key`'s `most` slots; `None` if all are taken. The slot is taken until it is dropped.
     /// A caller may give up, and drop the future: whatever was taken then is free again.

@@ -29,7 +29,7 @@
 //!
 //! Any of the traits can be implemented outside this crate. [`KeyLookup`] has the smallest example;
 //! `tollgate::conformance` (feature `test-util`) has a complete one of keys, and all laws of stores
-//! of keys, logins, rate limits and leases as tests. What each method must do in one step is documented at the method, with
+//! of keys, logins, rate limits, requests under way and leases as tests. What each method must do in one step is documented at the method, with
 //! the domain function that decides it. These rules hold for all of them:
 //!
 //! - **A change is one step.** It happens completely or not at all, whatever else happens at the

@@ -87,6 +87,7 @@ mod rolling;
 mod sessions;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod silence;
+mod slots;
 mod statement;
 mod static_keys;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -259,7 +260,8 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
     let here = concat!(
         include_str!("main.rs"),
         include_str!("rates.rs"),
-        include_str!("lease_laws.rs")
+        include_str!("lease_laws.rs"),
+        include_str!("slots.rs")
     );
     let mut laws = 0;
     for source in [
@@ -274,6 +276,7 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
         include_str!("../../src/conformance/rates/counting.rs"),
         include_str!("../../src/conformance/rates/time.rs"),
         include_str!("../../src/conformance/sessions.rs"),
+        include_str!("../../src/conformance/slots.rs"),
     ] {
         for after in source.split("\npub async fn ").skip(1) {
             let law = after.split('<').next().unwrap();
@@ -284,7 +287,7 @@ fn every_law_of_a_suite_is_run_by_it_and_on_each_engine() {
             laws += 1;
         }
     }
-    assert_eq!(laws, 65);
+    assert_eq!(laws, 72);
 }
 
 laws! {

@@ -16,8 +16,8 @@ use http_body_util::BodyExt;
 use tollgate::{
     rate_limit::ConcurrencyLimitLayer,
     store::{
-        ConcurrencyStore, Degraded, RateKey, RedisConcurrency, RedisConcurrencyBuilder, Slot,
-        StoreErrorKind,
+        ConcurrencyStore, Degraded, RateKey, RedisClient, RedisConcurrency,
+        RedisConcurrencyBuilder, Slot, StoreErrorKind,
     },
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -42,7 +42,11 @@ pub(crate) async fn connected(builder: RedisConcurrencyBuilder) -> RedisConcurre
 
 /// One that waits for Redis: a machine that is busy is no law's business.
 pub(crate) async fn patient(server: &RedisServer) -> RedisConcurrency {
-    let builder = RedisConcurrency::builder(server.url()).deadline(PATIENCE);
+    patient_of(server.url()).await
+}
+
+pub(crate) async fn patient_of(client: impl Into<RedisClient>) -> RedisConcurrency {
+    let builder = RedisConcurrency::builder(client).deadline(PATIENCE);
     connected(builder.lifetime(Duration::from_secs(1))).await
 }
 

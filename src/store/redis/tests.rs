@@ -4,6 +4,8 @@
 pub(super) mod cluster;
 #[cfg(feature = "redis-cluster")]
 mod cluster_logins;
+#[cfg(feature = "redis-cluster")]
+mod cluster_slots;
 mod corrections;
 mod counts;
 mod credentials;
