@@ -1,24 +1,29 @@
 //! A gate that reads some bodies before they are paid for.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use tower_layer::Layer;
 
 use super::{
-    Common, Settings, TollgateBuilder, TollgateError, TollgateLayer, layer::WholeCourse,
-    settings::Setting,
+    Common, PRINCIPAL_LIMIT, PrincipalLimit, Settings, TollgateBuilder, TollgateError,
+    TollgateLayer, layer::WholeCourse, settings::Setting,
 };
 use crate::{
     audit::Audited,
-    guard::{Gate, Guard, Identified, Policy, course::Unless},
+    guard::{
+        Gate, Guard, Identified, Policy,
+        course::{Several, Then, Unless},
+    },
+    rate_limit::{RateLimitLayer, RateLimitPolicy},
     spending_limit::{BodyDigestLayer, BodyDigestService, SpendingLimitLayer, SpendingLimitPolicy},
 };
 
-/// The innermost gate, for requests that are neither skipped nor open to strangers.
-type Spending = Unless<Unless<Option<Gate<SpendingLimitPolicy>>>>;
+/// The innermost gates, for requests that are neither skipped nor open to strangers.
+type Spending = Unless<Unless<Paying>>;
+type Paying = Then<Several<RateLimitPolicy>, Option<Gate<SpendingLimitPolicy>>>;
 
-/// The whole gate, with a [`BodyDigestLayer`] between permission and spending:
-/// [`TollgateBuilder::build_reading_bodies`]. Cloning is cheap.
+/// The whole gate, with a [`BodyDigestLayer`] between permission and what depends on the body, limits
+/// of tokens and spending: [`TollgateBuilder::build_reading_bodies`]. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct ReadingTollgateLayer<A: Policy> {
     outer: TollgateLayer<A>,
@@ -41,6 +46,13 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// reads no bodies of requests that are [skipped](Self::skip) or
     /// [open to strangers](Self::open_to_strangers). The service inside gets the requests with a
     /// [`DigestedBody`](crate::spending_limit::DigestedBody).
+    ///
+    /// Limits of [tokens](RateLimitLayer::tokens) on authenticated callers
+    /// ([`with_rate_limit`](Self::with_rate_limit), [`add_rate_limit`](Self::add_rate_limit)) then
+    /// stand inside of the reading too, before spending: their closures find the
+    /// [`RequestedUse`](crate::RequestedUse) that the layer [reads](BodyDigestLayer::read_use), and
+    /// requests that aren't permitted take no tokens. All other limits stay where they are. An
+    /// [outer](Self::add_outer_rate_limit) limit of tokens knows only the head.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -85,23 +97,26 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         let common = Common {
             address: self.settings.address.clone(),
             shadow: self.settings.shadow,
-            rate_store: None,
-            rate_scope: None,
+            rate_store: self.settings.rate_store.clone(),
+            rate_scope: self.settings.rate_scope.clone(),
         };
-        let spending = self.settings.take_spending();
-        let is_missing = spending.is_none();
-        let outer = self.build()?;
-        if is_missing {
+        self.settings
+            .check(&self.given, self.authentication.as_ref())?;
+        let Some(spending) = self.settings.take_spending() else {
             return Err(TollgateError::Needs {
                 setting: "build_reading_bodies",
                 other: Setting::Spending.name(),
             });
-        }
-        let spending = common.gate(spending.map(SpendingLimitLayer::into_gate));
+        };
+        let paying = Then {
+            outer: common.limits(self.settings.take_token_limits()),
+            inner: common.gate(Some(spending.into_gate())),
+        };
+        let outer = self.build()?;
         Ok(ReadingTollgateLayer {
             outer,
             bodies: bodies.of_known_callers(),
-            spending: Arc::new(Unless::new(skips, Unless::new(open, spending))),
+            spending: Arc::new(Unless::new(skips, Unless::new(open, paying))),
         })
     }
 }
@@ -114,6 +129,29 @@ impl Settings {
             Some(clock) => layer.with_clock(Arc::clone(clock)),
             None => layer,
         })
+    }
+
+    /// The limits of tokens on authenticated callers, by name and in their order. They report to the
+    /// client as they would among the others.
+    fn take_token_limits(&mut self) -> Vec<(Box<str>, RateLimitLayer)> {
+        let of_caller = self.per_principal.take();
+        let (own, of_caller) = match of_caller {
+            Some(PrincipalLimit::Layer(layer)) if layer.counts_tokens() => {
+                (Some((PRINCIPAL_LIMIT.into(), layer)), None)
+            }
+            other => (None, other),
+        };
+        self.per_principal = of_caller;
+        let further = mem::take(&mut self.further_limits).into_iter();
+        let (tokens, rest) = further.partition(|(_, layer)| layer.counts_tokens());
+        self.further_limits = rest;
+        let are_beside = own.is_some() || self.per_principal.is_some();
+        let tokens: Vec<_> = tokens;
+        let further = tokens.into_iter().map(|(name, layer)| match are_beside {
+            true => (name, layer.beside_requests()),
+            false => (name, layer),
+        });
+        own.into_iter().chain(further).collect()
     }
 }
 
@@ -134,10 +172,13 @@ mod tests {
             credential::CredentialKind,
             denial::{Denial, DenialKind},
             principal::Principal,
+            quota::Quota,
             role::RoleSet,
             usage::Credit,
         },
-        spending_limit::{DigestedBody, IdempotencyKeys, Price, PriceTable},
+        spending_limit::{
+            DigestedBody, IdempotencyKeys, Price, PriceTable, RequestShape, RequestedUse,
+        },
         store::{Ledger, MemoryStore},
         wire::DenialFormat,
     };
@@ -248,5 +289,82 @@ mod tests {
         let account = AccountId::new("ann").unwrap();
         let balance = store.balance(&account).await.unwrap();
         assert_eq!(balance.settled, "0.10".parse().unwrap());
+    }
+
+    /// A limit of tokens takes what the body asks for, wherever it is configured, and after the
+    /// permission is known; a limit of requests counts whoever is refused for lack of one.
+    #[tokio::test]
+    async fn limits_of_tokens_see_what_the_request_asks_for() {
+        let tokens = || {
+            RateLimitLayer::per_principal(Quota::per_hour(1_000)).tokens(|head| {
+                let asked = head.extensions.get::<RequestedUse>();
+                let most = asked.and_then(|asked| asked.output_max).unwrap_or(1);
+                u32::try_from(most).unwrap_or(u32::MAX)
+            })
+        };
+        let requests = Quota::per_hour(10);
+        for is_added in [true, false] {
+            let store = funded().await;
+            let gate = Tollgate::builder()
+                .authenticate(AuthenticateLayer::by_head(|head| {
+                    let role = head
+                        .headers
+                        .get("x-role")
+                        .and_then(|role| role.to_str().ok());
+                    let caller = Principal::builder("ann", CredentialKind::Token);
+                    Ok(Some(caller.role(role.unwrap_or("viewer")).build()))
+                }))
+                .require(&RoleSet::viewer_operator_admin(), "read")
+                .with_spending(spending(&store));
+            let gate = match is_added {
+                true => gate
+                    .per_principal(requests.clone())
+                    .add_rate_limit("tokens", tokens()),
+                false => gate
+                    .with_rate_limit(tokens())
+                    .add_rate_limit("requests", RateLimitLayer::per_principal(requests.clone())),
+            };
+            let bodies = BodyDigestLayer::new()
+                .read_use("POST", "/chat", RequestShape::OpenAiChat)
+                .unwrap();
+            let gate = gate.build_reading_bodies(bodies).unwrap();
+            let service = gate.layer(service_fn(async |_: Request<Body>| {
+                Ok::<_, Infallible>(Response::new("hello".to_owned()))
+            }));
+            for (role, asked, status, tokens, requests) in [
+                ("nobody", 600, 403, None, "9"),
+                ("viewer", 600, 200, Some("400"), "8"),
+                ("viewer", 600, 429, Some("400"), "7"),
+                ("viewer", 300, 200, Some("100"), "6"),
+            ] {
+                let request = Request::post("/chat").header("x-role", role);
+                let body = format!(r#"{{"model":"m","max_tokens":{asked}}}"#);
+                let request = request.body(Full::from(body)).unwrap();
+                let answer = service.clone().oneshot(request).await.unwrap();
+                let name = format!("{is_added}, {role} asking for {asked}");
+                assert_eq!(answer.status(), status, "{name}");
+                let told = |field: &str| {
+                    let value = answer.headers().get(field)?;
+                    Some(value.to_str().unwrap().to_owned())
+                };
+                let left = told("x-ratelimit-remaining-tokens");
+                assert_eq!(left.as_deref(), tokens, "{name}");
+                let left = told("ratelimit").unwrap();
+                assert!(left.contains(&format!("r={requests};")), "{name}: {left}");
+                answer.into_body().collect().await.unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn limits_of_tokens_are_checked_as_the_others_are() {
+        let tokens = || RateLimitLayer::per_principal(Quota::per_hour(1)).tokens(|_| 1);
+        let gate = Tollgate::builder()
+            .authenticate(AuthenticateLayer::by_head(|_| Ok(None)))
+            .with_spending(spending(&MemoryStore::new()))
+            .add_rate_limit("tokens", tokens())
+            .add_rate_limit("tokens", tokens());
+        let error = gate.build_reading_bodies(BodyDigestLayer::new());
+        assert_eq!(error.unwrap_err(), TollgateError::LimitNamedTwice);
     }
 }

@@ -43,7 +43,8 @@ use settings::{Allowed, CLIENT_IP_LIMIT, PRINCIPAL_LIMIT, PrincipalLimit, Settin
 /// → permission → spending. What isn't configured is left out.
 ///
 /// An authenticated caller's requests count whether or not they are permitted, and each answer says
-/// what is left.
+/// what is left. In a gate that [reads bodies](TollgateBuilder::build_reading_bodies), limits of
+/// tokens stand between permission and spending.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -243,7 +244,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// this one refuses, and before permissions and payment. It uses its own clock, and counts in
     /// its own store or, if it has none, in the gate's, under `name`. Beside a limit of requests, a
     /// limit of tokens is reported only in OpenAI's fields, unless its dialects were chosen
-    /// explicitly.
+    /// explicitly. In a gate that [reads bodies](Self::build_reading_bodies), a limit of tokens stands
+    /// inside of the reading.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

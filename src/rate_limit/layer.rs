@@ -335,6 +335,11 @@ impl RateLimitLayer {
         self.gate.policy().settings.unit == Unit::FailedAttempts
     }
 
+    /// Whether it counts tokens, which the body says more of than the head.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.gate.policy().settings.unit == Unit::Tokens
+    }
+
     /// Whether it refuses every request outside of authentication.
     pub(crate) fn needs_principal(&self) -> bool {
         self.gate.policy().settings.key.needs_principal()

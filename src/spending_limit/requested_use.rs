@@ -24,9 +24,11 @@ use crate::{
 /// It is in the extensions for everything further in: for the closures of
 /// [`add_budget_by`](crate::SpendingLimitLayer::add_budget_by),
 /// [`PriceTable::route_by`](crate::PriceTable::route_by) and
-/// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens), and for handlers. A spending limit
-/// refuses a request that should have been read and could not be, whatever its price and before any
-/// of its closures runs; a layer further out sees no `RequestedUse` on it.
+/// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens), and for handlers. In a whole gate that
+/// [reads bodies](crate::TollgateBuilder::build_reading_bodies), limits of tokens on authenticated
+/// callers stand inside of the reading. A spending limit refuses a request that should have been read
+/// and could not be, whatever its price and before any of its closures runs; a limit of tokens in
+/// front of it sees no `RequestedUse` on that request, whose estimate is given back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestedUse {
