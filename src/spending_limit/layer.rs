@@ -28,8 +28,10 @@ use crate::{
 /// - It can disconnect before there is an answer. By default that costs what the handler had
 ///   counted or set by then: nothing, for most. A provider that bills what its client no longer
 ///   waits for is paid by nobody then. If yours does, set
-///   [`unanswered_calls`](Self::unanswered_calls) to [`Charging::Hold`], or let the handler report
-///   the input (`Charge::add_input_tokens`) before it asks the provider.
+///   [`unanswered_calls`](Self::unanswered_calls) to [`Charging::Hold`]. A handler that counts
+///   **all** of its call's tokens itself may report the input before it asks the provider
+///   ([`Charge::add_input_tokens`](crate::Charge::add_input_tokens)). Where tokens are read from
+///   the answer it must not: its count replaces what is read, so that the output would be free.
 /// - It can break off its request's body while a handler reads it and streams the answer, so that
 ///   the handler's stream ends with an error after part of it was delivered. By default that costs
 ///   nothing, like any failure. If handlers stream while they read, set
