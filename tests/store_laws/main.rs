@@ -337,6 +337,7 @@ laws! {
         refunds::a_call_is_given_back_once,
         refunds::refunds_of_one_call_that_meet_give_it_back_once,
         refunds::in_a_window_that_rolls_a_refund_takes_the_call_s_own_charge,
+        refunds::a_refund_takes_nothing_from_other_calls_in_a_window_that_rolls,
         operations::a_credit_line_is_spent_and_no_more,
         operations::a_hold_lives_longer_where_it_is_extended,
         operations::an_account_has_only_so_many_holds_open_and_others_theirs,

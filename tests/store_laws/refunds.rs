@@ -264,3 +264,40 @@ pub(crate) async fn in_a_window_that_rolls_a_refund_takes_the_call_s_own_charge<
     assert_eq!(counted().await, 0);
     balances(&store, &ann, 1_089, 0).await;
 }
+
+/// Its charge has left the window, or came before the limit did: what others spent still counts.
+pub(crate) async fn a_refund_takes_nothing_from_other_calls_in_a_window_that_rolls<
+    S: LedgerEngine,
+>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, left, early) = (account("ann"), budget("left"), budget("early"));
+    pay(&store, &ann, 1_000).await;
+    // To noon, so that neither the day nor the month lies within the window.
+    clock.set("2026-03-15T12:00:00Z".parse().unwrap());
+    let limit = rolling(600, 100);
+    store.set_limits(&ann, &left, limit).await.unwrap();
+    let both = [left.clone(), early.clone()];
+    let old = spend(&store, &clock, &ann, &both, 99).await;
+    clock.advance(Duration::from_secs(30));
+    store.set_limits(&ann, &early, limit).await.unwrap();
+    let only = std::slice::from_ref(&early);
+    spend(&store, &clock, &ann, only, 100).await;
+    let refund =
+        |id: &BudgetId, amount, name| back(&ann, amount, name).in_budget(id.clone()).of_call(&old);
+    store.adjust(refund(&early, 9, "a")).await.unwrap();
+    assert!(hold(&store, &ann, only, 1).await.is_err());
+    let found = store.budget(&ann, &early).await.unwrap();
+    assert_eq!(found.rolling.unwrap().settled(), nanos(100));
+
+    clock.advance(Duration::from_secs(1_200));
+    let only = std::slice::from_ref(&left);
+    spend(&store, &clock, &ann, only, 100).await;
+    store.adjust(refund(&left, 90, "b")).await.unwrap();
+    assert!(hold(&store, &ann, only, 1).await.is_err());
+    let found = store.budget(&ann, &left).await.unwrap();
+    assert_eq!(found.rolling.as_ref().unwrap().settled(), nanos(100));
+    assert_eq!(settled(&found), [109; 3]);
+    balances(&store, &ann, 1_099, 0).await;
+}

@@ -170,12 +170,14 @@ impl Rolling {
         }
     }
 
-    /// Takes charges back, of those that count from `since` on or of all, oldest first: which of
-    /// them it was isn't known, and so none counts for a shorter time than it must.
-    pub(super) fn refund(&mut self, amount: Money, since: Option<i64>) {
-        let first = since.map_or(i64::MIN, |second| self.window.slice_of(second));
+    /// Takes charges back: of the slice in which a call was `charged`, or of all, oldest first, where
+    /// it isn't known which of them it was. So none counts for a shorter time than it must. A charge
+    /// that has left the window, or never counted in it, takes nothing from those that do.
+    pub(super) fn refund(&mut self, amount: Money, charged: Option<i64>) {
+        let own = charged.map(|second| self.window.slice_of(second));
+        let is_among = |slice: &&mut Slice| own.is_none_or(|own| slice.number == own);
         let mut rest = amount;
-        for slice in self.slices.iter_mut().filter(|slice| slice.number >= first) {
+        for slice in self.slices.iter_mut().filter(is_among) {
             let part = rest.min(slice.settled);
             slice.settled = slice.settled.saturating_sub(part);
             self.settled = self.settled.saturating_sub(part);

@@ -45,8 +45,8 @@ impl Oracle {
             self.look(account, budget);
             let (second, place) = (self.second, (account.clone(), budget.clone()));
             if let Some(rolling) = self.rolling.get_mut(&place) {
-                let since = row.map(|row| row.settled_at.as_second());
-                rolling.refund(second, amount, since);
+                let call = row.map(|row| row.settled_at.as_second());
+                rolling.refund(second, amount, call);
             }
         }
     }

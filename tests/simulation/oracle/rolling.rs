@@ -33,14 +33,15 @@ impl Rolling {
         charges.map(|(_, amount)| amount).sum()
     }
 
-    /// Takes back what counts, oldest first, of what was charged since a call or of all.
-    pub(super) fn refund(&mut self, second: i64, amount: i128, since: Option<i64>) {
+    /// Takes back what counts, oldest first: of what was charged in the slice of a call, or of all.
+    pub(super) fn refund(&mut self, second: i64, amount: i128, call: Option<i64>) {
         let width = self.width();
-        let first = since.map_or(i64::MIN, |at| at - at.rem_euclid(width));
+        let is_among =
+            |at: i64| call.is_none_or(|call| call.div_euclid(width) == at.div_euclid(width));
         let mut rest = amount;
         let mut charges = std::mem::take(&mut self.charges);
         for (at, charged) in &mut charges {
-            if *at >= first && self.counts(*at, second) {
+            if is_among(*at) && self.counts(*at, second) {
                 let part = rest.min(*charged);
                 *charged -= part;
                 rest -= part;

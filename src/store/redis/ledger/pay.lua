@@ -45,13 +45,13 @@ if less(deposited, SMALLEST) or less(LARGEST, deposited) then
   return answer('refused')
 end
 
--- Takes charges back, oldest first, of a call from those on that began with its own.
+-- Takes charges back: of the slice of the call's own, or of all, oldest first.
 local function take_back(rolling)
-  local first = is_of_call and math.floor(charged_at / rolling.width)
+  local own = is_of_call and math.floor(charged_at / rolling.width)
   local rest, kept, count = amount(paid), 0, #rolling
   for i = 1, count do
     local slice = rolling[i]
-    if not first or slice[1] >= first then
+    if not own or slice[1] == own then
       local part = least(rest, slice[2])
       slice[2], rest = minus(slice[2], part), minus(rest, part)
       rolling.settled = minus(rolling.settled, part)
