@@ -22,7 +22,7 @@ use axum::{
 use support::{StartError, Stores, client_address, limit, optional, serve};
 use tollgate::{
     ApiKeyLayer, BodyDigestLayer, Charging, DenialFormat, Denials, IdempotencyKeys, Price,
-    PriceTable, Principal, RateLimitLayer, RbacLayer, RequestHead, RequestShape,
+    PriceTable, Principal, RateLimitLayer, RbacLayer, RequestHead, RequestShape, RequestedUse,
     SpendingLimitLayer, TokenBound, TokenPrice, Tollgate,
     audit::AuditTrail,
     key::KeyFormat,
@@ -148,14 +148,18 @@ fn limits() -> (RateLimitLayer, RateLimitLayer) {
     )
 }
 
-/// How many tokens a call may use, for the limit on them; what it used in fact corrects that.
+/// How many tokens a call may use, for the limit on them: those it asks for, and one for four bytes
+/// of what it sends. What it used in fact corrects that.
 fn estimate(head: &RequestHead<'_>) -> u32 {
     if head.path() != CHAT {
         return 0;
     }
     let length = head.headers.get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u32>().ok());
-    (length.unwrap_or(16_384) / 4).saturating_add(OUTPUT)
+    let asked = head.extensions.get::<RequestedUse>();
+    let output = asked.and_then(|asked| asked.output_max);
+    let output = output.map_or(OUTPUT, |most| u32::try_from(most).unwrap_or(u32::MAX));
+    (length.unwrap_or(16_384) / 4).saturating_add(output)
 }
 
 /// The customer's own name for what a call is for.
