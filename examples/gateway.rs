@@ -199,8 +199,8 @@ fn router(stores: &Stores, keys: KeyResolver, app: App) -> Result<Router, StartE
         .client_address(client_address()?)
         .per_client_ip(Quota::per_minute(limit("IP_RATE_LIMIT_PER_MINUTE", 6_000)?))
         .authenticate(
-            ApiKeyLayer::new(keys)
-                .or(administrator()?)
+            administrator()?
+                .or(ApiKeyLayer::new(keys))
                 .hide_credentials(),
         )
         .with_rate_limit(requests)

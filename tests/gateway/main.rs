@@ -158,9 +158,11 @@ async fn each_has_their_own_routes() {
     let (_home, server) = start().await;
     let key = customer(&server, "ann").await;
     let chat = || server.post(CHAT).json(&asking(&json!({})));
-    refused(chat(), 401).await;
+    let stranger = refused(chat(), 401).await;
+    assert!(!stranger.text().contains("x-admin-key"));
     refused(chat().bearer("gw_guess"), 401).await;
     refused(manage(chat()), 403).await;
+    refused(chat().header("x-admin-key", &key), 401).await;
     refused(server.get("/admin/usage/ann"), 401).await;
     refused(server.get("/admin/usage/ann").key(&key), 403).await;
     refused(server.get("/admin/usage/ann").key(ADMIN), 401).await;

@@ -10,12 +10,13 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{CHAT, chat, customer, launch, refused};
+use super::{CHAT, balance, chat, customer, launch, refused, usage, within_a_minute};
 use crate::support::{Home, Server};
 
 type Seen = Arc<Mutex<Vec<(HeaderMap, Value)>>>;
 
-/// A gateway to a provider that answers each model with a status, and what the latter was sent.
+/// A gateway to a provider that answers with the status in a request's `seed`, or if that is 102
+/// never, and what the provider was sent.
 async fn start() -> (Home, Server, Seen) {
     let seen = Seen::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -26,7 +27,11 @@ async fn start() -> (Home, Server, Seen) {
             Some(status) => StatusCode::from_u16(status.try_into().unwrap()).unwrap(),
             None => StatusCode::OK,
         };
+        let is_silent = body["seed"] == 102;
         noted.lock().unwrap().push((headers, body));
+        if is_silent {
+            std::future::pending::<()>().await;
+        }
         let usage = json!({ "prompt_tokens": 4, "completion_tokens": 1 });
         let answer = json!({ "model": "gpt-4o", "usage": usage, "error": "of the provider" });
         let own = [("set-cookie", "a=b"), ("openai-organization", "ours")];
@@ -87,6 +92,21 @@ async fn what_is_wrong_between_gateway_and_provider_is_no_customers_fault() {
     let wrong = chat(&server, &key, &json!({ "seed": 400 })).send().await;
     assert_eq!(wrong.expect(400).json()["error"], "of the provider");
     assert_eq!(seen.lock().unwrap().len(), 8, "nothing is asked twice");
-    assert_eq!(super::balance(&server, "ann").await, json!(1));
+    assert_eq!(balance(&server, "ann").await, json!(1));
+    server.stop().await.without_panic();
+}
+
+#[tokio::test]
+async fn who_leaves_before_an_answer_pays_what_was_held() {
+    let (_home, server, seen) = start().await;
+    let key = customer(&server, "ann").await;
+    let call = tokio::spawn(chat(&server, &key, &json!({ "seed": 102 })).begin());
+    within_a_minute(async || !seen.lock().unwrap().is_empty()).await;
+    call.abort();
+    within_a_minute(async || !usage(&server, "ann").await.is_empty()).await;
+    let row = usage(&server, "ann").await.remove(0);
+    assert_eq!(row["outcome"], "disconnected");
+    assert_eq!(row["charged"], row["held"]);
+    assert_ne!(row["held"], "0");
     server.stop().await.without_panic();
 }
