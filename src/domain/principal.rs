@@ -23,6 +23,18 @@ use super::{
 /// The attribute that names a caller's tenant.
 const TENANT: &str = "tenant";
 
+/// The attributes of a session cookie that describe its user and the session.
+pub(crate) const EMAIL: &str = "email";
+pub(crate) const NAME: &str = "name";
+pub(crate) const SESSION_ID: &str = "jti";
+
+/// Whether an attribute describes who came in which session, so that it conveys no right: what the
+/// makers of session cookies write into all of them. Any attribute that an application chose itself
+/// may convey one, also of these names.
+pub(crate) fn describes_session(credential: CredentialKind, attribute: &str) -> bool {
+    credential == CredentialKind::SessionCookie && matches!(attribute, EMAIL | NAME | SESSION_ID)
+}
+
 /// The caller, as the result of authentication. Cloning is cheap.
 ///
 /// An authenticating layer puts it into the request's extensions; later layers and handlers read it

@@ -1,6 +1,6 @@
 //! Keys that a principal creates and changes for itself, within its own rights.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 
@@ -14,7 +14,7 @@ use crate::domain::{
     clock::Timestamp,
     key::{ApiKey, KeyRecord, KeyUpdate, SuccessorEnd},
     network::canonical,
-    principal::Principal,
+    principal::{Principal, describes_session},
     quota::Quotas,
 };
 
@@ -43,7 +43,8 @@ impl Keyring {
     /// - The maker's attributes become the key's metadata, and thus the attributes of its users:
     ///   lookups by attribute, such as a team's budget or a tier's limits, keep working for the
     ///   key. Requested attributes must be the maker's. [Free ones](Self::add_free_attribute) are
-    ///   exempt from both rules.
+    ///   exempt from both rules. The `email`, `name` and `jti` of a session cookie tell who came in
+    ///   which session, and end with it: a key gets those only if they are requested.
     /// - A key that creates a key passes on all its restrictions, including its networks, its
     ///   expiry and its budget.
     ///
@@ -198,10 +199,10 @@ impl Rights<'_> {
     fn hand_on(&self, mut new: NewKey) -> Result<NewKey, KeyringError> {
         self.check_roles(&new.roles)?;
         if let Some(bound) = self.resource() {
-            new.resource = same_or(new.resource, Some(bound))?;
+            new.resource = same_or("resource", new.resource, Some(bound))?;
         }
         if self.has_environment() {
-            new.environment = same_or(new.environment, self.environment())?;
+            new.environment = same_or("environment", new.environment, self.environment())?;
         }
         new.metadata = self.metadata(new.metadata)?;
         new.networks = self.networks(new.networks)?;
@@ -211,7 +212,7 @@ impl Rights<'_> {
         // which the new key's own would replace.
         let own = self.quotas();
         if new.quotas.is_some() && new.quotas.as_ref() != own {
-            return Err(KeyringError::Escalation);
+            return Err(lacks("quotas"));
         }
         new.quotas = own.cloned();
         Ok(new)
@@ -226,15 +227,15 @@ impl Rights<'_> {
         if let Some(bound) = self.resource()
             && let Some(wanted) = change.resource.take()
         {
-            change.resource = Some(same_or(wanted, Some(bound))?);
+            change.resource = Some(same_or("resource", wanted, Some(bound))?);
         }
         // Quotas can't even be removed: they may have been set to be tighter than the tier's.
         if change.quotas.is_some() {
-            return Err(KeyringError::Escalation);
+            return Err(lacks("quotas"));
         }
         // It may have been disabled against the maker's will.
         if change.disabled_at == Some(None) {
-            return Err(KeyringError::Escalation);
+            return Err(lacks("enabling"));
         }
         if let Some(networks) = change.networks.take() {
             change.networks = Some(self.networks(networks)?);
@@ -250,33 +251,47 @@ impl Rights<'_> {
 
     fn check_covers(&self, target: &KeyRecord) -> Result<(), KeyringError> {
         self.check_roles(&target.roles)?;
-        let same = |bound: Option<&str>, of_target: &Option<String>| bound == of_target.as_deref();
-        let within = (self.resource().is_none() || same(self.resource(), &target.resource))
-            && (!self.has_environment() || same(self.environment(), &target.environment))
-            && self.contains(&target.networks)
-            && target
-                .metadata
-                .iter()
-                .all(|attribute| self.may_give(attribute))
-            && self
-                .key
-                .as_ref()
-                .is_none_or(|own| self.handed_on(own, target));
-        if within {
-            return Ok(());
+        if self.resource().is_some() && self.resource() != target.resource.as_deref() {
+            return Err(lacks("resource"));
         }
-        Err(KeyringError::Escalation)
+        if self.has_environment() && self.environment() != target.environment.as_deref() {
+            return Err(lacks("environment"));
+        }
+        if !self.contains(&target.networks) {
+            return Err(lacks("networks"));
+        }
+        self.check_attributes(&target.metadata)?;
+        let own = self.key.as_ref();
+        own.map_or(Ok(()), |own| self.check_handed_on(own, target))
     }
 
-    /// Whether a key has the restrictions that `own` passes on to each key that it creates.
-    fn handed_on(&self, own: &KeyRecord, target: &KeyRecord) -> bool {
-        let has = |(name, value): (&String, &String)| {
-            self.ring.is_free(name) || target.metadata.get(name) == Some(value)
+    /// A key must have the restrictions that `own` passes on to each key that it creates.
+    fn check_handed_on(&self, own: &KeyRecord, target: &KeyRecord) -> Result<(), KeyringError> {
+        if own.lineage != target.lineage {
+            return Err(lacks("budget"));
+        }
+        if own.quotas != target.quotas {
+            return Err(lacks("quotas"));
+        }
+        if self.end(target.expires_at) != target.expires_at {
+            return Err(lacks("expiry"));
+        }
+        self.check_kept(&own.metadata, &target.metadata)
+    }
+
+    /// Attributes that aren't free must be among `others`, with the same value.
+    fn check_kept(
+        &self,
+        attributes: &BTreeMap<String, String>,
+        others: &BTreeMap<String, String>,
+    ) -> Result<(), KeyringError> {
+        let is_kept = |(name, value): &(&String, &String)| {
+            self.ring.is_free(name) || others.get(*name) == Some(*value)
         };
-        own.lineage == target.lineage
-            && own.quotas == target.quotas
-            && self.end(target.expires_at) == target.expires_at
-            && own.metadata.iter().all(has)
+        match attributes.iter().find(|attribute| !is_kept(attribute)) {
+            Some((name, _)) => Err(lacks_attribute(name)),
+            None => Ok(()),
+        }
     }
 
     fn check_roles(&self, wanted: &[String]) -> Result<(), KeyringError> {
@@ -287,10 +302,10 @@ impl Rights<'_> {
             self.maker.roles().any(|held| includes(held, wanted))
                 && of_key.is_none_or(|own| own.roles.iter().any(|held| includes(held, wanted)))
         };
-        if wanted.iter().all(has) {
-            return Ok(());
+        match wanted.iter().find(|wanted| !has(wanted)) {
+            Some(role) => Err(lacks(format!("role {role:?}"))),
+            None => Ok(()),
         }
-        Err(KeyringError::Escalation)
     }
 
     /// The maker's own networks if none are requested.
@@ -298,7 +313,7 @@ impl Rights<'_> {
         match &self.key {
             Some(own) if wanted.is_empty() => Ok(own.networks.clone()),
             _ if self.contains(&wanted) => Ok(wanted),
-            _ => Err(KeyringError::Escalation),
+            _ => Err(lacks("networks")),
         }
     }
 
@@ -328,15 +343,15 @@ impl Rights<'_> {
         &self,
         wanted: BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, String>, KeyringError> {
-        if !wanted.iter().all(|attribute| self.may_give(attribute)) {
-            return Err(KeyringError::Escalation);
-        }
+        self.check_attributes(&wanted)?;
         let mut handed_on = match &self.key {
             Some(own) => own.metadata.clone(),
             None => {
+                let kind = self.maker.credential();
                 let attributes = self.maker.attributes();
+                let lasting = attributes.filter(|(name, _)| !describes_session(kind, name));
                 let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-                attributes.map(owned).collect()
+                lasting.map(owned).collect()
             }
         };
         handed_on.retain(|name, _| !self.ring.is_free(name));
@@ -350,20 +365,22 @@ impl Rights<'_> {
         wanted: BTreeMap<String, String>,
         target: &KeyRecord,
     ) -> Result<BTreeMap<String, String>, KeyringError> {
-        let stays = |(name, value): (&String, &String)| {
-            self.ring.is_free(name) || target.metadata.get(name) == Some(value)
-        };
-        if !wanted.iter().all(stays) {
-            return Err(KeyringError::Escalation);
-        }
+        self.check_kept(&wanted, &target.metadata)?;
         let mut metadata = target.metadata.clone();
         metadata.retain(|name, _| !self.ring.is_free(name));
         metadata.extend(wanted);
         Ok(metadata)
     }
 
-    fn may_give(&self, (name, value): (&String, &String)) -> bool {
-        self.ring.is_free(name) || self.attribute(name) == Some(value.as_str())
+    /// A key may have free attributes, and the maker's.
+    fn check_attributes(&self, wanted: &BTreeMap<String, String>) -> Result<(), KeyringError> {
+        let may_give = |(name, value): &(&String, &String)| {
+            self.ring.is_free(name) || self.attribute(name) == Some(value.as_str())
+        };
+        match wanted.iter().find(|attribute| !may_give(attribute)) {
+            Some((name, _)) => Err(lacks_attribute(name)),
+            None => Ok(()),
+        }
     }
 
     fn has_environment(&self) -> bool {
@@ -394,9 +411,22 @@ impl Rights<'_> {
 }
 
 /// The maker's own, unless something else is requested.
-fn same_or(wanted: Option<String>, own: Option<&str>) -> Result<Option<String>, KeyringError> {
+fn same_or(
+    right: &'static str,
+    wanted: Option<String>,
+    own: Option<&str>,
+) -> Result<Option<String>, KeyringError> {
     match wanted {
-        Some(wanted) if own != Some(wanted.as_str()) => Err(KeyringError::Escalation),
+        Some(wanted) if own != Some(wanted.as_str()) => Err(lacks(right)),
         _ => Ok(own.map(str::to_owned)),
     }
+}
+
+fn lacks(right: impl Into<Cow<'static, str>>) -> KeyringError {
+    let right = right.into();
+    KeyringError::Escalation { right }
+}
+
+fn lacks_attribute(name: &str) -> KeyringError {
+    lacks(format!("attribute {name:?}"))
 }

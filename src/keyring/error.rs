@@ -1,5 +1,7 @@
 //! Why keys are not created or changed.
 
+use std::borrow::Cow;
+
 use crate::{
     domain::{
         KeyId,
@@ -36,9 +38,13 @@ pub enum KeyringError {
         /// The limit ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
         max: u32,
     },
-    /// The maker of the key lacks a role, a resource or another right that it requested.
-    #[error("a key can't have more rights than its maker")]
-    Escalation,
+    /// The maker of the key lacks a role, a resource or another right that it requested, or that the
+    /// key has.
+    #[error("a key can't have more rights than its maker: {right}")]
+    Escalation {
+        /// Which one: for operators; its names are the client's, with what isn't printable escaped.
+        right: Cow<'static, str>,
+    },
     /// A setting is invalid: which, and why.
     #[error("{0}")]
     Invalid(&'static str),
@@ -66,8 +72,11 @@ impl From<KeyringError> for Denial {
                 .with_message("The key was changed meanwhile: try again"),
             KeyringError::TooMany { max } => Self::new(DenialKind::Conflict)
                 .with_message(format!("There are {max} good keys already: end some first")),
-            KeyringError::Escalation => Self::new(DenialKind::NotPermitted)
-                .with_message("A key can't have more rights than its maker"),
+            KeyringError::Escalation { ref right } => Self::new(DenialKind::NotPermitted)
+                .with_message("A key can't have more rights than its maker")
+                .because(format!(
+                    "the maker lacks what the key has or was to get: {right}"
+                )),
             KeyringError::Invalid(why) => Self::new(DenialKind::Unprocessable).with_message(why),
             KeyringError::Generate(GenerateKeyError::UnknownEnvironment) => {
                 Self::new(DenialKind::Unprocessable)

@@ -7,6 +7,7 @@ mod forms;
 mod found;
 mod peppers;
 mod rotation;
+mod sessions;
 mod suspension;
 mod touched;
 

@@ -81,7 +81,7 @@ async fn a_key_that_gets_more_rights_meanwhile_is_not_changed() {
     let (outcome, stored) =
         change_beside(set([("label", "mine")]), vec![of_roles(&["admin"])]).await;
     assert!(
-        matches!(outcome, Err(KeyringError::Escalation)),
+        matches!(outcome, Err(KeyringError::Escalation { .. })),
         "{outcome:?}"
     );
     assert!(stored.metadata.is_empty());

@@ -1,22 +1,25 @@
 use super::*;
 use crate::domain::{BudgetId, clock::Timestamp, credential::CredentialKind};
 
-fn escalates<T>(answer: Result<T, KeyringError>, what: &str) {
+pub(super) fn escalates<T>(answer: Result<T, KeyringError>, what: &str) {
     let error = answer.err();
-    assert!(matches!(error, Some(KeyringError::Escalation)), "{what}");
+    assert!(
+        matches!(error, Some(KeyringError::Escalation { .. })),
+        "{what}"
+    );
 }
 
-fn labelled(name: &str, value: &str) -> std::collections::BTreeMap<String, String> {
+pub(super) fn labelled(name: &str, value: &str) -> std::collections::BTreeMap<String, String> {
     [(name.to_owned(), value.to_owned())].into()
 }
 
-struct World {
-    ring: Keyring,
+pub(super) struct World {
+    pub(super) ring: Keyring,
     keys: KeyResolver,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let store = MemoryStore::new();
         let keys = builder(&store).build();
         let format = KeyFormat::live_and_test("ps").unwrap();
@@ -32,7 +35,11 @@ impl World {
         (principal_of(&self.keys, key.expose()).await, record)
     }
 
-    async fn make(&self, maker: &Principal, new: NewKey) -> Result<KeyRecord, KeyringError> {
+    pub(super) async fn make(
+        &self,
+        maker: &Principal,
+        new: NewKey,
+    ) -> Result<KeyRecord, KeyringError> {
         Ok(self.ring.create_for(maker, new).await?.1)
     }
 }

@@ -125,7 +125,7 @@ async fn an_owner_disables_its_keys_and_enables_none() {
     assert_eq!(disabled.disabled_at, Some(Timestamp::UNIX_EPOCH));
     let enabled = set(None).await;
     assert!(
-        matches!(enabled, Err(KeyringError::Escalation)),
+        matches!(enabled, Err(KeyringError::Escalation { .. })),
         "{enabled:?}"
     );
     assert_eq!(ring.get("ann", &record.id).await.unwrap(), disabled);

@@ -24,7 +24,7 @@ use super::{
 use crate::domain::{
     clock::{Clock, Timestamp},
     credential::CredentialKind,
-    principal::Principal,
+    principal::{EMAIL, NAME, Principal, SESSION_ID},
 };
 
 /// The longest cookie that is accepted, reassembled, in bytes.
@@ -49,7 +49,9 @@ const SECRET_LENGTH_MIN: usize = 32;
 /// | `nbf` or `iat` in the future, by more than the leeway | `NotYetValid` |
 ///
 /// The [`Principal`]'s subject is the claim `sub`, or `email` if an application omits `sub`;
-/// `email`, `name` and `jti` are its attributes. A good cookie is cached by the SHA-256 of its
+/// `email`, `name` and `jti` are its attributes. They describe a person and a session, and convey
+/// no rights: keys that its user [makes](crate::keyring::Keyring::create_for) don't get them by
+/// themselves, but get all other attributes. A good cookie is cached by the SHA-256 of its
 /// text, and its time is checked on every use.
 ///
 /// A cookie can't be revoked before it expires: there is no store behind it, just as with the
@@ -192,9 +194,9 @@ impl Inner {
                 "the cookie has neither a sub nor an email of 1 to 255 bytes",
             ))?;
         let own = [
-            ("email", &claims.email),
-            ("name", &claims.name),
-            ("jti", &claims.id),
+            (EMAIL, &claims.email),
+            (NAME, &claims.name),
+            (SESSION_ID, &claims.id),
         ];
         let own = own
             .into_iter()
