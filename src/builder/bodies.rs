@@ -5,8 +5,9 @@ use std::{mem, sync::Arc};
 use tower_layer::Layer;
 
 use super::{
-    Common, PRINCIPAL_LIMIT, PrincipalLimit, Settings, TollgateBuilder, TollgateError,
-    TollgateLayer, layer::WholeCourse, settings::Setting,
+    Common, PRINCIPAL_LIMIT, Settings, TollgateBuilder, TollgateError, TollgateLayer,
+    layer::WholeCourse,
+    settings::{PrincipalLimit, Setting},
 };
 use crate::{
     audit::Audited,
@@ -145,7 +146,7 @@ impl Settings {
         let further = mem::take(&mut self.further_limits).into_iter();
         let (tokens, rest) = further.partition(|(_, layer)| layer.counts_tokens());
         self.further_limits = rest;
-        let are_beside = own.is_some() || self.per_principal.is_some();
+        let are_beside = own.is_some() || self.limits_requests();
         let tokens: Vec<_> = tokens;
         let further = tokens.into_iter().map(|(name, layer)| match are_beside {
             true => (name, layer.beside_requests()),

@@ -3,6 +3,7 @@
 mod bodies;
 mod common;
 mod layer;
+mod limits;
 mod settings;
 
 use std::{fmt, sync::Arc};
@@ -14,7 +15,6 @@ use crate::{
     denials::DenialsLayer,
     domain::{
         clock::{Clock, SystemClock},
-        quota::Quotas,
         role::{Requirement, RoleSet},
     },
     guard::{
@@ -26,7 +26,7 @@ use crate::{
     rbac::RbacLayer,
     request_id::RequestIdLayer,
     spending_limit::{PriceTable, SpendingLimitLayer},
-    store::{Ledger, RateStore},
+    store::Ledger,
     wire::{ClientAddress, DenialFormat, Denials, RequestHead},
 };
 
@@ -34,13 +34,13 @@ pub use bodies::ReadingTollgateLayer;
 use common::Common;
 pub use layer::{NoAuthentication, TollgateLayer};
 pub use settings::TollgateError;
-use settings::{Allowed, CLIENT_IP_LIMIT, PRINCIPAL_LIMIT, PrincipalLimit, Setting, Settings};
+use settings::{Allowed, CLIENT_IP_LIMIT, PRINCIPAL_LIMIT, Setting, Settings};
 
 /// The whole gate as one layer: [`Tollgate::builder`].
 ///
 /// From the outside in: request id → audit → format of refusals → allowed addresses → rate limit by
-/// address, and other outer limits → authentication → requests under way → rate limit by principal
-/// → permission → spending. What isn't configured is left out.
+/// address, and other outer limits → authentication → requests under way → rate limits by principal
+/// and by account → permission → spending. What isn't configured is left out.
 ///
 /// An authenticated caller's requests count whether or not they are permitted, and each answer says
 /// what is left. In a gate that [reads bodies](TollgateBuilder::build_reading_bodies), limits of
@@ -88,6 +88,7 @@ impl Tollgate {
                 allowed: None,
                 per_client_ip: None,
                 per_principal: None,
+                per_account: None,
                 outer_limits: Vec::new(),
                 further_limits: Vec::new(),
                 concurrency: None,
@@ -155,49 +156,6 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
         self.given(Setting::LocateClients)
     }
 
-    /// Limits requests per client address, before authentication.
-    ///
-    /// The server has to provide the peer's address, or every request is refused with 503: serve an
-    /// axum router by `axum::serve(listener,
-    /// app.into_make_service_with_connect_info::<SocketAddr>())`; tonic provides it by itself;
-    /// other servers put a [`PeerAddress`](crate::PeerAddress) into the extensions of each request.
-    pub fn per_client_ip(mut self, quotas: impl Into<Quotas>) -> Self {
-        self.settings.per_client_ip = Some(quotas.into());
-        self.given(Setting::PerClientIp)
-    }
-
-    /// Adds a limit before authentication, checked after [`per_client_ip`](Self::per_client_ip): a
-    /// global one, or one of [failed attempts](RateLimitLayer::failed_attempts). It uses its own
-    /// clock, and counts in its own store or, if it has none, in the gate's, under `name`.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use tollgate::{AuthenticateLayer, RateLimitLayer, Tollgate, denial::{Denial, DenialKind}, quota::Quota};
-    /// use tower::{Layer, ServiceExt, service_fn};
-    ///
-    /// let guesses = RateLimitLayer::global(Quota::per_hour(2)).failed_attempts();
-    /// let gate = Tollgate::builder()
-    ///     .add_outer_rate_limit("guesses", guesses.clone())
-    ///     .authenticate(AuthenticateLayer::by_head(|_| Err(Denial::new(DenialKind::CredentialInvalid))))
-    ///     .build()?;
-    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
-    /// let service = gate.layer(hello);
-    /// for status in [401, 401, 429] {
-    ///     assert_eq!(service.clone().oneshot(http::Request::new(())).await?.status(), status);
-    /// }
-    ///
-    /// let inside = Tollgate::builder()
-    ///     .authenticate(AuthenticateLayer::by_head(|_| Ok(None)))
-    ///     .add_rate_limit("guesses", guesses);
-    /// let error = inside.build().unwrap_err();
-    /// assert_eq!(error.to_string(), "add_rate_limit: the limit never counts there; `add_outer_rate_limit` puts it where it does");
-    /// # Ok(()) }
-    /// ```
-    pub fn add_outer_rate_limit(mut self, name: &str, layer: RateLimitLayer) -> Self {
-        self.settings.outer_limits.push((name.into(), layer));
-        self.given(Setting::AddOuterRateLimit)
-    }
-
     /// Authenticates callers.
     pub fn authenticate<B: Authenticator>(self, layer: B) -> TollgateBuilder<B::Policy> {
         let mut given = self.given;
@@ -220,81 +178,6 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     pub fn authorize(mut self, layer: RbacLayer) -> Self {
         self.settings.requirement = Some(layer);
         self.given(Setting::Authorize)
-    }
-
-    /// Limits requests per principal.
-    pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
-        self.settings.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
-        self.given(Setting::PerPrincipal)
-    }
-
-    /// Limits authenticated callers by `layer`: with plans, costs, tokens, or other header
-    /// dialects. It uses its own clock, and counts in its own store or, if it has none, in the
-    /// gate's, under `principal`. Replaces [`per_principal`](Self::per_principal).
-    ///
-    /// Its [`limits`](RateLimitLayer::limits) handle sees the gate's counts only if the layer was
-    /// given its store itself.
-    pub fn with_rate_limit(mut self, layer: RateLimitLayer) -> Self {
-        self.settings.per_principal = Some(PrincipalLimit::Layer(layer));
-        self.given(Setting::WithRateLimit)
-    }
-
-    /// Adds a limit on authenticated callers beside [`per_principal`](Self::per_principal): tokens
-    /// beside requests, or some routes. It is checked after that one, which therefore counts what
-    /// this one refuses, and before permissions and payment. It uses its own clock, and counts in
-    /// its own store or, if it has none, in the gate's, under `name`. Beside a limit of requests, a
-    /// limit of tokens is reported only in OpenAI's fields, unless its dialects were chosen
-    /// explicitly. In a gate that [reads bodies](Self::build_reading_bodies), a limit of tokens stands
-    /// inside of the reading.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use tollgate::{AuthenticateLayer, CredentialKind, Principal, RateLimitLayer, Tollgate, quota::Quota};
-    /// use tower::{Layer, ServiceExt, service_fn};
-    ///
-    /// let ann = || Principal::builder("ann", CredentialKind::Token).build();
-    /// let tokens = RateLimitLayer::per_principal(Quota::per_minute(90_000)).tokens(|_| 60_000);
-    /// let gate = Tollgate::builder()
-    ///     .authenticate(AuthenticateLayer::by_head(move |_| Ok(Some(ann()))))
-    ///     .per_principal(Quota::per_minute(60))
-    ///     .add_rate_limit("tokens", tokens)
-    ///     .build()?;
-    /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
-    /// let service = gate.layer(hello);
-    /// let answer = service.clone().oneshot(http::Request::new(())).await?;
-    /// assert_eq!(answer.headers()["x-ratelimit-remaining-tokens"], "30000");
-    /// assert_eq!(answer.headers()["ratelimit"], "\"minute\";r=59;t=1");
-    /// assert_eq!(answer.headers()["x-ratelimit-remaining"], "59", "of requests, in both spellings");
-    /// assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 429);
-    /// # Ok(()) }
-    /// ```
-    pub fn add_rate_limit(mut self, name: &str, layer: RateLimitLayer) -> Self {
-        self.settings.further_limits.push((name.into(), layer));
-        self.given(Setting::AddRateLimit)
-    }
-
-    /// Limits by `layer` how many requests authenticated callers have under way at once.
-    pub fn concurrency(mut self, layer: ConcurrencyLimitLayer) -> Self {
-        self.settings.concurrency = Some(layer);
-        self.given(Setting::Concurrency)
-    }
-
-    /// Counts in `store`, so that several processes share the limits; in this process's memory by
-    /// default. The limits are called `client-ip` and `principal` there, and the others as they
-    /// were [added](Self::add_rate_limit). Gates that should count separately in one store need a
-    /// [`rate_scope`](Self::rate_scope) each.
-    pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
-        self.settings.rate_store = Some(Arc::new(store));
-        self.given(Setting::WithRateStore)
-    }
-
-    /// Prefixes the names of this gate's limits in the store: `jobs/client-ip` and
-    /// `jobs/principal`, for `jobs`. All gates with the same scope count together, in all
-    /// processes. Refused without [`with_rate_store`](Self::with_rate_store), where there is nothing
-    /// to share.
-    pub fn rate_scope(mut self, scope: &str) -> Self {
-        self.settings.rate_scope = Some(scope.into());
-        self.given(Setting::RateScope)
     }
 
     /// Charges for each request.
@@ -368,28 +251,24 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
             given,
         } = self;
         settings.check(&given, authentication.as_ref())?;
+        let clock = settings.clock.clone().unwrap_or_else(SystemClock::shared);
         let spending = settings.take_spending();
+        let further = settings.take_further_limits(&clock);
         let common = Common {
             address: settings.address,
             shadow: settings.shadow,
             rate_store: settings.rate_store,
             rate_scope: settings.rate_scope,
         };
-        let clock = settings.clock.clone().unwrap_or_else(SystemClock::shared);
         let per_client_ip = settings.per_client_ip.map(|quotas| {
             let layer = RateLimitLayer::per_client_ip(quotas).with_clock(Arc::clone(&clock));
             common.limit(layer, CLIENT_IP_LIMIT)
         });
         let outer = common.limits(settings.outer_limits);
-        let reports_requests = settings.per_principal.is_some();
+        let further = common.limits(further);
         let per_principal = settings.per_principal;
         let per_principal =
             per_principal.map(|limit| common.limit(limit.into_layer(&clock), PRINCIPAL_LIMIT));
-        let further = settings.further_limits.into_iter();
-        let further = common.limits(further.map(|(name, layer)| match reports_requests {
-            true => (name, layer.beside_requests()),
-            false => (name, layer),
-        }));
         let requirement = settings.requirement.map(RbacLayer::into_gate);
         let audit = settings.audit.client_address(common.address.clone());
         let concurrency = settings.concurrency.map(ConcurrencyLimitLayer::into_gate);

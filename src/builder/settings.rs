@@ -1,6 +1,6 @@
 //! The settings of a [`Tollgate`](crate::Tollgate), and the checks for contradictions.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -80,6 +80,7 @@ pub enum TollgateError {
 /// The names of the built-in limits in a store.
 pub(super) const CLIENT_IP_LIMIT: &str = "client-ip";
 pub(super) const PRINCIPAL_LIMIT: &str = "principal";
+const ACCOUNT_LIMIT: &str = "account";
 
 /// How authenticated callers are limited.
 #[derive(Debug)]
@@ -108,6 +109,7 @@ pub(super) struct Settings {
     pub(super) allowed: Option<Allowed>,
     pub(super) per_client_ip: Option<Quotas>,
     pub(super) per_principal: Option<PrincipalLimit>,
+    pub(super) per_account: Option<Quotas>,
     /// Additional limits before authentication, with their names.
     pub(super) outer_limits: Vec<(Box<str>, RateLimitLayer)>,
     /// Additional limits on authenticated callers, with their names.
@@ -155,6 +157,7 @@ pub(super) enum Setting {
     Require,
     Authorize,
     PerPrincipal,
+    PerAccount,
     WithRateLimit,
     AddRateLimit,
     Concurrency,
@@ -188,6 +191,7 @@ impl Setting {
             Self::Require => "require",
             Self::Authorize => "authorize",
             Self::PerPrincipal => "per_principal",
+            Self::PerAccount => "per_account",
             Self::WithRateLimit => "with_rate_limit",
             Self::AddRateLimit => "add_rate_limit",
             Self::Concurrency => "concurrency",
@@ -210,6 +214,7 @@ impl Setting {
             Self::Require
             | Self::Authorize
             | Self::PerPrincipal
+            | Self::PerAccount
             | Self::WithRateLimit
             | Self::AddRateLimit
             | Self::Concurrency
@@ -260,6 +265,7 @@ impl Settings {
         }
         self.check_places()?;
         let mut names: Vec<&str> = vec![CLIENT_IP_LIMIT, PRINCIPAL_LIMIT];
+        names.extend(self.per_account.as_ref().map(|_| ACCOUNT_LIMIT));
         for (name, _) in self.outer_limits.iter().chain(&self.further_limits) {
             if names.contains(&name.as_ref()) {
                 return Err(TollgateError::LimitNamedTwice);
@@ -285,6 +291,29 @@ impl Settings {
         self.requirement
             .as_ref()
             .map_or(Ok(()), |layer| layer.check_needed_names().map_err(unheld))
+    }
+
+    /// The limits on authenticated callers after the one per principal, by name and in their order.
+    pub(super) fn take_further_limits(
+        &mut self,
+        clock: &Arc<dyn Clock>,
+    ) -> Vec<(Box<str>, RateLimitLayer)> {
+        let are_beside = self.limits_requests();
+        let per_account = self.per_account.take().map(|quotas| {
+            let layer = RateLimitLayer::per_account(quotas).with_clock(Arc::clone(clock));
+            (ACCOUNT_LIMIT.into(), layer)
+        });
+        let further = mem::take(&mut self.further_limits).into_iter();
+        let further = further.map(|(name, layer)| match are_beside {
+            true => (name, layer.beside_requests()),
+            false => (name, layer),
+        });
+        per_account.into_iter().chain(further).collect()
+    }
+
+    /// Whether a limit beside the added ones sends the headers of requests.
+    pub(super) fn limits_requests(&self) -> bool {
+        self.per_principal.is_some() || self.per_account.is_some()
     }
 
     /// Checks for limits in places where they would never count.

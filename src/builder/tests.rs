@@ -12,14 +12,14 @@ use crate::{
     domain::{
         clock::ManualClock,
         key::{ApiKey, KeyFormat},
-        quota::Quota,
+        quota::{Quota, Quotas},
     },
     jwt::JwtLayer,
     keyring::{KeyResolver, Keyring, NewKey},
     spending_limit::Price,
     store::{
         AccountId, Correction, MemoryRateLimiter, MemoryStore, Page, RateDecision, RateKey,
-        Readings, StoreFuture,
+        RateStore, Readings, StoreFuture,
     },
     token::TokenVerifier,
     wire::{ForwardedHeader, PeerAddress},

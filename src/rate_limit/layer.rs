@@ -41,10 +41,19 @@ impl RateLimitLayer {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)
     }
 
-    /// Counts by principal: by key together with all keys it was rotated into, or else by user.
+    /// Counts by principal: by key together with all keys it was rotated into, or else by user. Each
+    /// key of a customer has the quotas for itself; [`per_account`](Self::per_account) counts them
+    /// together.
     #[must_use]
     pub fn per_principal(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::principal(), quotas)
+    }
+
+    /// Counts by the account that pays: all keys of a customer together. Callers without an account
+    /// are refused. The quotas in a key's record are not used.
+    #[must_use]
+    pub fn per_account(quotas: impl Into<Quotas>) -> Self {
+        Self::per(RateLimitKey::account(), quotas)
     }
 
     /// Counts all requests together.

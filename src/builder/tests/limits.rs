@@ -80,6 +80,19 @@ async fn further_limits_are_asked_in_their_order_wherever_they_count() {
 async fn limits_have_names_of_their_own_and_need_somebody_to_count() {
     let limit = || RateLimitLayer::per_principal(Quota::per_hour(1));
     let gate = || Tollgate::builder().authenticate(AuthenticateLayer::found_outside());
+    let account = gate()
+        .per_account(Quota::per_hour(1))
+        .add_rate_limit("account", limit());
+    assert_eq!(
+        refused(account),
+        "add_rate_limit, add_outer_rate_limit: there are two limits of one name"
+    );
+    let one = gate().add_rate_limit("account", limit());
+    assert!(one.build().is_ok());
+    assert_eq!(
+        refused(Tollgate::builder().per_account(Quota::per_hour(1))),
+        "per_account: needs `authenticate`"
+    );
     for names in [["tokens", "tokens"], ["principal", "a"], ["a", "client-ip"]] {
         let [one, other] = names;
         let gate = gate()
@@ -99,6 +112,42 @@ async fn limits_have_names_of_their_own_and_need_somebody_to_count() {
         "add_rate_limit: needs `authenticate`"
     );
 }
+
+/// By the gate's clock, under its name in the gate's store, whichever key is used.
+#[tokio::test]
+async fn keys_of_one_account_share_its_limit() {
+    let store = MemoryStore::new();
+    let format = KeyFormat::builder("acme").build().unwrap();
+    let keys = KeyResolver::builder(store.clone())
+        .add_format(format.clone())
+        .build();
+    let ring = Keyring::new(store, format, keys.clone());
+    let clock = Arc::new(ManualClock::at("2030-01-01T00:00:00Z".parse().unwrap()));
+    let names = Arc::new(Elsewhere(
+        MemoryRateLimiter::new(100, clock.clone()),
+        Default::default(),
+    ));
+    let gate = Tollgate::builder()
+        .authenticate(ApiKeyLayer::new(keys))
+        .with_clock(clock.clone())
+        .with_rate_store(names.clone())
+        .per_principal(Quota::per_minute(9))
+        .per_account(Quota::per_minute(2))
+        .build()
+        .unwrap();
+    let (one, _) = ring.create("ann", NewKey::default()).await.unwrap();
+    let (other, _) = ring.create("ann", NewKey::default()).await.unwrap();
+    let (of_bob, _) = ring.create("bob", NewKey::default()).await.unwrap();
+    for (key, status) in [(&one, 200), (&other, 200), (&one, 429), (&of_bob, 200)] {
+        assert_eq!(ask(&gate, request("/", key)).await.status(), status);
+    }
+    clock.advance(std::time::Duration::from_secs(60));
+    assert_eq!(ask(&gate, request("/", &other)).await.status(), 200);
+    let names = names.1.lock().unwrap();
+    let counts = |limit: &str| names.iter().filter(|name| name.contains(limit)).count();
+    assert_eq!((counts("principal"), counts("account")), (5, 5));
+}
+
 #[tokio::test]
 async fn a_limit_stands_where_it_counts_or_nowhere() {
     let (keys, key) = keys(NewKey::default()).await;
