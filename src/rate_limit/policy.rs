@@ -70,6 +70,16 @@ pub(super) enum Unit {
     FailedAttempts,
 }
 
+impl Unit {
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::FailedAttempts => "failed attempts",
+        }
+    }
+}
+
 /// Where requests are counted.
 #[derive(Clone, Debug)]
 pub(super) enum Engine {
@@ -139,6 +149,7 @@ impl RateLimitPolicy {
             headers: settings.headers,
             retry_jitter: settings.retry_jitter,
             cost,
+            unit: settings.unit,
             unix_secs: settings.headers.unix_secs(settings.clock.as_ref()),
         };
         match self.counter(counted) {
@@ -227,6 +238,7 @@ pub(super) struct Decider {
     headers: RateHeaders,
     retry_jitter: Duration,
     cost: u32,
+    unit: Unit,
     unix_secs: u64,
 }
 
@@ -275,11 +287,29 @@ impl Decider {
                 Verdict::RefuseMarked(Box::new(denial), RateLimitPermit::new(shown, None))
             }
             RateOutcome::TooCostly => {
-                let denial = Denial::new(DenialKind::TooLarge)
-                    .because("the request costs more than its quota ever holds");
+                let denial = self.too_costly(&shown.quotas);
                 Verdict::RefuseMarked(Box::new(denial), RateLimitPermit::new(shown, None))
             }
         }
+    }
+
+    /// Waiting doesn't help, only asking for less. The first limit that is too small is named.
+    fn too_costly(self, quotas: &Quotas) -> Denial {
+        let denial = Denial::new(DenialKind::TooLarge);
+        let quotas = quotas.as_slice().iter();
+        let mut too_small = quotas.filter(|quota| quota.burst_size() < self.cost);
+        let Some(quota) = too_small.next() else {
+            return denial.because("the request costs more than its quota ever holds");
+        };
+        let (unit, cost) = (self.unit.plural(), self.cost);
+        let (name, most) = (quota.name(), quota.burst_size());
+        denial
+            .because(format!(
+                "the request costs {cost} {unit}, and the quota {name:?} never holds more than {most}"
+            ))
+            .with_message(format!(
+                "The request counts as {cost} {unit}, and the limit \"{name}\" never admits more than {most} at once: ask for less"
+            ))
     }
 
     /// The names of the quotas that have less left than the request costs.

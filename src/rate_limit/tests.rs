@@ -189,6 +189,11 @@ async fn a_closure_names_and_another_weighs() {
         StatusCode::PAYLOAD_TOO_LARGE,
         "it never fits"
     );
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&body).unwrap();
+    let told =
+        r#"The request counts as 11 requests, and the limit \"hour\" never admits more than 10"#;
+    assert!(text.contains(told), "{text}");
     let answer = service.oneshot(to("/0?a")()).await.unwrap();
     assert_eq!(
         answer.status(),
