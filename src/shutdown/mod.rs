@@ -239,11 +239,11 @@ impl Shutdown {
         let _ = in_use.wait_for(|count| *count == 0).await;
     }
 
-    /// Waits for a server that ends once it is to stop, and for what is under way then. A server
-    /// that ends by itself stops everything. Both may take [`time_max`](Self::time_max) after the
+    /// Waits for a server that ends once it is to stop, and for what is under way then: a future, or
+    /// what becomes one, as `axum::serve(…)` does. A server that ends by itself stops everything. Both may take [`time_max`](Self::time_max) after the
     /// stop, and two seconds more to drop what is then cut off. `None` if the server hasn't ended by
     /// then.
-    pub async fn run<T>(&self, server: impl Future<Output = T>) -> Option<T> {
+    pub async fn run<T>(&self, server: impl IntoFuture<Output = T>) -> Option<T> {
         let mut ended = None;
         {
             let mut all = pin!(async {

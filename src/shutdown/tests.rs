@@ -1,7 +1,4 @@
-use std::{
-    convert::Infallible,
-    future::{IntoFuture, pending},
-};
+use std::{convert::Infallible, future::pending};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -123,7 +120,7 @@ async fn a_server_that_accepts_by_itself_answers_what_lies_in_a_socket() {
         .layer(shutdown.layer());
     let serving = axum::serve(listener, app).with_graceful_shutdown(shutdown.leaving());
     let of = shutdown.clone();
-    let server = tokio::spawn(async move { of.run(serving.into_future()).await });
+    let server = tokio::spawn(async move { of.run(serving).await });
     let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut kept = TcpStream::connect(address).await.expect("a connection");
     kept.write_all(request).await.expect("it is open");
