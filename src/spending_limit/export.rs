@@ -57,6 +57,7 @@ pub struct UsageExport {
     source: Source,
     format: Format,
     since: Option<Timestamp>,
+    until: Option<Timestamp>,
     state: State,
 }
 
@@ -109,6 +110,7 @@ impl UsageExport {
             source,
             format,
             since: None,
+            until: None,
             state: State::Start(Page::first(PAGE_ROWS)),
         }
     }
@@ -122,6 +124,27 @@ impl UsageExport {
     #[must_use]
     pub fn since(mut self, moment: Timestamp) -> Self {
         self.since = Some(moment);
+        self
+    }
+
+    /// Leaves out what was settled at `moment` or later: with [`since`](Self::since) and `until`, a month
+    /// is its first moment and that of the next. The log is read to its end all the same, since its rows
+    /// need not be in the order of their times; and whoever goes on from the last row's position misses
+    /// what was left out before it, so take either moments or positions.
+    ///
+    /// ```
+    /// use tollgate::{UsageExport, store::{AccountId, MemoryStore}};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let january = UsageExport::csv(MemoryStore::new(), AccountId::new("user-7")?)
+    ///     .since("2026-01-01T00:00:00Z".parse()?)
+    ///     .until("2026-02-01T00:00:00Z".parse()?);
+    /// # let _ = january;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn until(mut self, moment: Timestamp) -> Self {
+        self.until = Some(moment);
         self
     }
 
@@ -150,6 +173,9 @@ impl UsageExport {
                     Source::Account(..) => return Ok((text, true)),
                     Source::All(_) => continue,
                 }
+            }
+            if self.until.is_some_and(|until| row.settled_at >= until) {
+                continue;
             }
             match self.format {
                 Format::Csv => write_csv(&row, &mut text),

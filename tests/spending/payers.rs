@@ -208,6 +208,13 @@ async fn the_log_is_exported_whole_and_harmless() {
     let since = gate.clock.now() - Duration::from_secs(600);
     let export = UsageExport::json_lines(gate.ledger.clone(), account()).since(since);
     assert_eq!(read(export).await.lines().count(), 600);
+    let until = gate.clock.now() - Duration::from_secs(60);
+    let export = UsageExport::json_lines(gate.ledger.clone(), account());
+    let window = read(export.since(since).until(until)).await;
+    assert_eq!(window.lines().count(), 540);
+    let export = UsageExport::json_lines_of_all(gate.ledger.clone(), 0);
+    let all = read(export.since(since).until(until)).await;
+    assert!(all.lines().eq(window.lines().rev()));
     // Of all accounts, oldest first, where the last reading ended.
     let all = read(UsageExport::csv_of_all(gate.ledger.clone(), 1_200)).await;
     assert_eq!(all.lines().count(), 3);
