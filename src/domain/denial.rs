@@ -134,6 +134,8 @@ struct Details {
     lacking_scope: Option<Box<str>>,
     allowed: Vec<Box<str>>,
     holder: Option<Holder>,
+    parameter: Option<Box<str>>,
+    code: Option<Box<str>>,
 }
 
 /// Whose credential was refused: for the audit log, never in an answer.
@@ -260,6 +262,22 @@ impl Denial {
         self
     }
 
+    /// Sets which parameter of the request is wrong: `param` in
+    /// [OpenAI's format](crate::DenialFormat::OpenAi). Other formats don't show it.
+    #[must_use]
+    pub fn at_parameter(mut self, name: &str) -> Self {
+        self.details_mut().parameter = Some(name.into());
+        self
+    }
+
+    /// Sets a code that is more exact than the kind, for clients that look for it: `code` in
+    /// [OpenAI's format](crate::DenialFormat::OpenAi). Other formats show the kind's.
+    #[must_use]
+    pub fn with_code(mut self, code: &str) -> Self {
+        self.details_mut().code = Some(code.into());
+        self
+    }
+
     /// Sets which scopes a token must have for this request, for the challenge of RFC 6750 section
     /// 3.
     pub(crate) fn lacking_scope(mut self, scopes: &[Box<str>]) -> Self {
@@ -352,6 +370,18 @@ impl Denial {
         let details = self.details.iter();
         let names = details.flat_map(|details| &details.violated);
         names.map(AsRef::as_ref)
+    }
+
+    /// Which parameter of the request is wrong, if that is known.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&str> {
+        self.details.as_ref()?.parameter.as_deref()
+    }
+
+    /// The code that is more exact than the kind, if there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.details.as_ref()?.code.as_deref()
     }
 
     /// Which methods would have been allowed instead.

@@ -92,7 +92,8 @@ impl Price {
                     prices.all().try_for_each(|price| price.admits(demand))
                 }
                 None if demand.asked.is_some() => {
-                    Err(refused("model: must be one of those that are sold here"))
+                    let denial = refused("model: must be one of those that are sold here");
+                    Err(denial.at_parameter("model").with_code("model_not_found"))
                 }
                 None => Err(unread("only listed models are sold")),
             },

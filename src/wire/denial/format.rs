@@ -147,8 +147,8 @@ fn open_ai(denial: &Denial, text: &str) -> DenialBody {
         error: OpenAiError {
             message: text,
             kind,
-            param: None,
-            code,
+            param: denial.parameter(),
+            code: denial.code().or(code),
         },
     });
     if let Some(wait) = denial.wait() {

@@ -273,6 +273,23 @@ fn a_service_has_words_of_its_own() {
 }
 
 #[test]
+fn openai_s_clients_are_told_the_parameter_and_the_exact_code() {
+    let denial = Denial::new(DenialKind::Malformed);
+    let exact = denial
+        .clone()
+        .at_parameter("model")
+        .with_code("model_not_found");
+    let denials = Denials::new(DenialFormat::OpenAi);
+    let (_, body) = answer(&denials, &exact, "/");
+    assert_eq!(body["error"]["param"], "model");
+    assert_eq!(body["error"]["code"], "model_not_found");
+    let (_, body) = answer(&denials, &denial, "/");
+    assert_eq!(body["error"]["param"], Value::Null);
+    let (_, body) = answer(&Denials::new(DenialFormat::Problem), &exact, "/");
+    assert_eq!(body["code"], "malformed");
+}
+
+#[test]
 fn a_problem_names_the_limits_that_were_exceeded() {
     let problem = Denials::new(DenialFormat::Problem);
     let limited = Denial::new(DenialKind::RateLimited).retry_after(Duration::from_secs(7));

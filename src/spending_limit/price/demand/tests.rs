@@ -109,6 +109,10 @@ fn the_model_that_is_asked_for_is_held_for() {
     assert_eq!(refused(&listed, &asking(Some("other"), None, 1)), must);
     assert_eq!(refused(&listed, &asking(None, None, 1)), must);
     assert_eq!(refused(&listed, &asking(Some("small"), None, 1)), None);
+    let other = asking(Some("other"), None, 1);
+    let denial = listed.admits(&demand(&other)).unwrap_err();
+    let told = (denial.parameter(), denial.code());
+    assert_eq!(told, (Some("model"), Some("model_not_found")));
     let unread = listed.admits(&Demand::default()).unwrap_err();
     assert_eq!(unread.kind(), DenialKind::Internal);
 }
