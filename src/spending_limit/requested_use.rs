@@ -13,7 +13,7 @@ use http::Extensions;
 pub use self::shape::RequestShape;
 use crate::{
     domain::{denial::Denial, money::Money},
-    wire::{InvalidRoute, RequestHead, RouteMatch, Routes, is_encoded},
+    wire::{InvalidRoute, RequestHead, RouteMatch, Routes},
 };
 
 /// What a request asks for. A [`BodyDigestLayer`](crate::BodyDigestLayer::read_use) puts it into the
@@ -138,11 +138,11 @@ impl Reader {
 
     fn read(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<RequestedUse, Denial> {
         match self {
-            _ if is_encoded(head.headers) => {
-                Err(json::malformed("The body must not be compressed"))
-            }
             Self::Shape(shape) => shape.read(head, body),
-            Self::Own(read) => read(head, body),
+            Self::Own(read) => {
+                json::refuse_encoded(head.headers)?;
+                read(head, body)
+            }
         }
     }
 }

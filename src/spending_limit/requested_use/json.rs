@@ -2,15 +2,19 @@
 
 use std::{borrow::Cow, fmt};
 
+use http::HeaderMap;
 use serde::{
     Deserialize, Deserializer as _,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use crate::domain::{
-    denial::{Denial, DenialKind},
-    json::is_reserved,
+use crate::{
+    domain::{
+        denial::{Denial, DenialKind},
+        json::is_reserved,
+    },
+    wire::is_encoded,
 };
 
 /// A refusal with 400; its text is for the client.
@@ -19,6 +23,14 @@ pub(super) fn malformed(why: impl Into<Cow<'static, str>>) -> Denial {
     Denial::new(DenialKind::Malformed)
         .with_message(why.clone())
         .because(why)
+}
+
+/// What is compressed, or otherwise encoded, isn't JSON yet.
+pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Denial> {
+    match is_encoded(headers) {
+        true => Err(malformed("The body must not be compressed")),
+        false => Ok(()),
+    }
 }
 
 /// A refusal because of a member, which the table knows.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     RequestedUse,
-    json::{count_prompts, malformed, read_members, read_number, read_text, wrong},
+    json::{count_prompts, malformed, read_members, read_number, read_text, refuse_encoded, wrong},
     media::admit_json,
 };
 use crate::{domain::denial::Denial, wire::RequestHead};
@@ -126,7 +126,31 @@ impl RequestShape {
         }
     }
 
-    pub(super) fn read(self, head: &RequestHead<'_>, body: &[u8]) -> Result<RequestedUse, Denial> {
+    /// Reads a whole body: for a reader of your own
+    /// ([`read_use_by`](crate::BodyDigestLayer::read_use_by)) that allows each caller some models, or
+    /// maps their names.
+    ///
+    /// ```
+    /// use tollgate::{BodyDigestLayer, Principal, RequestShape, denial::{Denial, DenialKind}};
+    ///
+    /// let layer = BodyDigestLayer::new().read_use_by("POST", "/v1/chat/completions", |head, body| {
+    ///     let asked = RequestShape::OpenAiChat.read(head, body)?;
+    ///     let caller = head.extensions.get::<Principal>();
+    ///     let allowed = caller.and_then(|caller| caller.attribute("models")).unwrap_or_default();
+    ///     let is_allowed = |model| allowed.split(',').any(|allowed| allowed == model);
+    ///     if asked.model.as_deref().is_some_and(is_allowed) {
+    ///         return Ok(asked);
+    ///     }
+    ///     Err(Denial::new(DenialKind::NotPermitted).with_message("model: not with this key"))
+    /// })?;
+    /// # let _ = layer;
+    /// # Ok::<(), tollgate::spending_limit::InvalidRoute>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`Denial`] (400) of what the shape doesn't allow.
+    pub fn read(self, head: &RequestHead<'_>, body: &[u8]) -> Result<RequestedUse, Denial> {
+        refuse_encoded(head.headers)?;
         admit_json(head.headers)?;
         let mut found = Found::default();
         read_members(body, self.members(), |name, role, value| {

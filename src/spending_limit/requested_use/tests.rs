@@ -286,6 +286,16 @@ fn only_json_in_utf_8_is_read() {
 
 /// Whatever another parser might read as more than this one does.
 #[test]
+fn a_shape_reads_no_encoded_body_whoever_calls_it() {
+    let request = Request::post("/").header("content-encoding", "gzip");
+    let request = request.body(()).unwrap();
+    let denial = OpenAiChat
+        .read(&RequestHead::of(&request), b"{}")
+        .unwrap_err();
+    assert_eq!(denial.message(), Some("The body must not be compressed"));
+}
+
+#[test]
 fn what_parsers_read_differently_is_refused() {
     let whole = "max_tokens: must be a whole number that is not negative";
     for value in [
