@@ -214,7 +214,8 @@ impl ApiKeyLayer {
     }
 
     /// Falls back to `other` for requests without a key of this layer's. A bad key is refused, not
-    /// passed on.
+    /// passed on. Beside sessions the key comes first: browsers send a cookie that has ended until it
+    /// is overwritten, and `sessions.or(keys)` would refuse a good key for it.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<ApiKeyPolicy, A::Policy> {
         OrLayer::new(self.gate, other)

@@ -145,7 +145,9 @@ impl SessionCookieLayer {
     }
 
     /// Falls back to `other` for requests without a session cookie. A bad cookie is refused, not
-    /// passed on.
+    /// passed on: a program whose good key comes with an old cookie gets 401. Where both may come in
+    /// one request, as from a page that also calls by key, let the key decide:
+    /// `ApiKeyLayer::new(keys).or(SessionCookieLayer::new(verifier))`.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<SessionCookiePolicy, A::Policy> {
         OrLayer::new(self.gate, other)

@@ -13,7 +13,8 @@ pub enum TokenBound {
     /// the text in the request, but not what the request only [refers
     /// to](crate::TokenPrice#what-the-length-of-a-request-does-not-bound).
     BodyBytes {
-        /// The number of bytes to assume if the length isn't declared, and at least to assume if
+        /// The number of bytes to assume if the length isn't declared (1 MiB in a
+        /// [`TokenPrice`](crate::TokenPrice) with no other bound), and at least to assume if
         /// the body is compressed (`content-encoding`, `grpc-encoding`), because it grows when it
         /// is decompressed.
         unknown: u64,

@@ -118,7 +118,9 @@ impl TokenPrice {
         }
     }
 
-    /// How many input tokens money is held for. Use [`TokenBound::Fixed`] if a request can refer to
+    /// How many input tokens money is held for: by default one for each byte of the body, and 1,048,576
+    /// for a body that doesn't declare its length, unless it is
+    /// [measured](crate::BodyDigestLayer::measure). Use [`TokenBound::Fixed`] if a request can refer to
     /// more than it contains.
     pub const fn input_bound(mut self, bound: TokenBound) -> Self {
         self.input_bound = bound;
