@@ -337,6 +337,9 @@ mod tests {
                 ("viewer", 600, 200, Some("400"), "8"),
                 ("viewer", 600, 429, Some("400"), "7"),
                 ("viewer", 300, 200, Some("100"), "6"),
+                // What can't be read takes what the closure makes of nothing, and gets it back.
+                ("viewer", -1, 400, Some("99"), "5"),
+                ("viewer", 100, 200, Some("0"), "4"),
             ] {
                 let request = Request::post("/chat").header("x-role", role);
                 let body = format!(r#"{{"model":"m","max_tokens":{asked}}}"#);
