@@ -4,7 +4,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use redis::RedisConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -37,7 +37,11 @@ impl RedisCredentials {
         }
     }
 
-    pub(super) fn apply(&self, settings: RedisConnectionInfo) -> RedisConnectionInfo {
+    /// These, and nothing of the user that the address names.
+    pub(super) fn apply(&self, asked: &RedisConnectionInfo) -> RedisConnectionInfo {
+        let settings = RedisConnectionInfo::default()
+            .set_db(asked.db())
+            .set_protocol(asked.protocol());
         let settings = match &self.username {
             Some(username) => settings.set_username(username),
             None => settings,
@@ -74,9 +78,14 @@ impl Credentials {
             let text = format!("there are no credentials for Redis: {text}");
             StoreError::new(StoreErrorKind::Unavailable, &text)
         };
-        match timeout(PROVIDER_MAX, (self.0)()).await {
-            Ok(asked) => asked.map_err(|error| failed(&error.to_string())),
-            Err(_) => Err(failed("they didn't come in time")),
+        // A panic must not end the task that waits here: it may be the only one that reconnects.
+        let provider = Arc::clone(&self.0);
+        let mut asked = JoinSet::new();
+        asked.spawn(async move { timeout(PROVIDER_MAX, provider()).await });
+        match asked.join_next().await {
+            Some(Ok(Ok(asked))) => asked.map_err(|error| failed(&error.to_string())),
+            Some(Ok(Err(_))) => Err(failed("they didn't come in time")),
+            Some(Err(_)) | None => Err(failed("their provider panicked")),
         }
     }
 }

@@ -74,8 +74,7 @@ impl Endpoint {
     ) -> Result<MultiplexedConnection, StoreError> {
         let mut info = self.info.clone();
         if let Some(credentials) = &self.credentials {
-            let settings = info.redis_settings().clone();
-            let settings = credentials.ask().await?.apply(settings);
+            let settings = credentials.ask().await?.apply(info.redis_settings());
             info = info.set_redis_settings(settings);
         }
         let Some(sentinels) = &self.sentinels else {

@@ -176,6 +176,74 @@ async fn stores_with_one_deadline_share_connections_and_no_others() {
     }
 }
 
+/// The task that reconnects outlives it, and so does whoever waits for a connection.
+#[tokio::test]
+async fn a_provider_that_panics_is_one_that_fails() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let asked = Arc::new(AtomicUsize::new(0));
+    let provider = |panics: fn(usize) -> bool| {
+        let asked = Arc::clone(&asked);
+        asked.store(0, Ordering::SeqCst);
+        RedisClient::new(server.url()).with_credentials(move || {
+            let nth = asked.fetch_add(1, Ordering::SeqCst);
+            assert!(nth % 2 == 1 || !panics(nth), "before there is a future");
+            async move {
+                assert!(!panics(nth), "a mistake in the vault's client");
+                Ok(RedisCredentials::new("default", "any"))
+            }
+        })
+    };
+    let limiter = patient(&provider(|nth| nth < 6));
+    let error = limiter.connect().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains("panicked"), "{error}");
+    while limiter.is_degraded() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(asked.load(Ordering::SeqCst) > 6);
+
+    let news = RedisInvalidations::builder(provider(|nth| nth < 2));
+    let news = news.build().unwrap();
+    while !news.is_connected() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_password_alone_is_the_default_users() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let user = ["ACL", "SETUSER", "bob", "on", ">bobs", "~*", "+@all"];
+    order_as::<()>(&server, "", &user).await;
+    let password = ["CONFIG", "SET", "requirepass", "first"];
+    order_as::<()>(&server, "", &password).await;
+    let client = |url: String, password: &'static str| {
+        RedisClient::new(url)
+            .database(3)
+            .protocol(RedisProtocol::Resp3)
+            .name("shop")
+            .with_credentials(move || async move { Ok(RedisCredentials::password(password)) })
+    };
+    let port = server.port();
+    let bobs = || format!("redis://bob:bobs@127.0.0.1:{port}/");
+    for url in [bobs(), server.url()] {
+        let limiter = patient(&client(url.clone(), "first"));
+        limiter.connect().await.unwrap();
+        let list: String = order_as(&server, "first", &["CLIENT", "LIST"]).await;
+        let mine = list.lines().find(|line| line.contains(" name=shop "));
+        let mine = mine.unwrap();
+        for told in [" user=default ", " db=3 ", " resp=3"] {
+            assert!(mine.contains(told), "{mine}");
+        }
+        let stranger = patient(&client(url, "bobs"));
+        assert!(stranger.connect().await.is_err());
+    }
+}
+
 #[test]
 fn a_client_that_makes_no_sense_is_refused_when_a_store_is_built() {
     let refused = |client: RedisClient| {
