@@ -1,9 +1,13 @@
 //! How a handler reports what its request really cost.
 
+mod tokens;
+
 use std::{
     fmt,
     sync::{Arc, OnceLock},
 };
+
+pub(crate) use tokens::{Missing, Tokens};
 
 use super::{money::Money, usage::Tags};
 use crate::sync::{
@@ -14,72 +18,6 @@ use crate::sync::{
 
 /// The longest name of a model or a tier that is kept, in bytes.
 const NAME_LENGTH_MAX: usize = 128;
-
-/// Token counts, as they are billed. No part is more than its whole; what was read from a cache or
-/// written to one may overlap with audio and images, and nobody says how far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tokens {
-    /// All input tokens.
-    pub(crate) input: u64,
-    /// Nothing named the input, which differs from zero: it may have been any.
-    pub(crate) input_is_unknown: bool,
-    /// Input tokens that were read from a cache.
-    pub(crate) cached: u64,
-    /// Input tokens that were written to a cache.
-    pub(crate) cache_written: u64,
-    /// Of `cache_written`: those kept for an hour.
-    pub(crate) written_for_an_hour: u64,
-    /// Input tokens that were audio.
-    pub(crate) input_audio: u64,
-    /// Input tokens that were images.
-    pub(crate) input_image: u64,
-    /// All output tokens.
-    pub(crate) output: u64,
-    /// Output tokens that were audio.
-    pub(crate) output_audio: u64,
-    /// Output tokens that were images.
-    pub(crate) output_image: u64,
-    /// Web searches of the provider's, which aren't tokens.
-    pub(crate) searches: u64,
-}
-
-impl Tokens {
-    /// Whether there is input, and it is known.
-    pub(crate) fn tells_input(&self) -> bool {
-        self.input > 0 && !self.input_is_unknown
-    }
-
-    /// The same with parts that someone else counted: of each kind the larger count, and all
-    /// searches together.
-    pub(crate) fn with_parts_of(self, other: Self) -> Self {
-        let parts = Self {
-            cached: self.cached.max(other.cached),
-            cache_written: self.cache_written.max(other.cache_written),
-            written_for_an_hour: self.written_for_an_hour.max(other.written_for_an_hour),
-            input_audio: self.input_audio.max(other.input_audio),
-            input_image: self.input_image.max(other.input_image),
-            output_audio: self.output_audio.max(other.output_audio),
-            output_image: self.output_image.max(other.output_image),
-            searches: self.searches.saturating_add(other.searches),
-            ..self
-        };
-        parts.with_whole_parts()
-    }
-
-    /// Raises the wholes to their parts. A count that contradicts another is not taken for less than
-    /// it says.
-    pub(crate) fn with_whole_parts(self) -> Self {
-        let cached = self.cached.saturating_add(self.cache_written);
-        let input_media = self.input_audio.saturating_add(self.input_image);
-        let output_media = self.output_audio.saturating_add(self.output_image);
-        Self {
-            input: self.input.max(cached).max(input_media),
-            written_for_an_hour: self.written_for_an_hour.min(self.cache_written),
-            output: self.output.max(output_media),
-            ..self
-        }
-    }
-}
 
 /// The names by which providers call their ordinary tier (OpenAI; Anthropic and Gemini; Groq and
 /// Vertex AI).
@@ -142,8 +80,7 @@ pub struct Charge(Arc<Counters>);
 struct Counters {
     cost_is_set: AtomicBool,
     cost: AtomicI64,
-    /// Input or output were counted.
-    tokens_are_set: AtomicBool,
+    input_is_set: AtomicBool,
     /// Other tokens were counted, which are parts of these.
     parts_are_set: AtomicBool,
     input: AtomicU64,
@@ -184,10 +121,11 @@ impl Charge {
 
     /// Adds input tokens, even zero. With these or [output tokens](Self::add_output_tokens), the
     /// handler's counts replace all those that are read from the answer, its searches too: an output
-    /// that isn't counted here as well is then none.
+    /// that isn't counted here as well is then none, except in
+    /// [limits of tokens](crate::RateLimitLayer::tokens).
     pub fn add_input_tokens(&self, tokens: u64) {
         add(&self.0.input, tokens);
-        self.0.tokens_are_set.store(true, Ordering::Release);
+        self.0.input_is_set.store(true, Ordering::Release);
     }
 
     /// Adds cached tokens: input tokens that came from a cache
@@ -230,7 +168,6 @@ impl Charge {
     pub fn add_output_tokens(&self, tokens: u64) {
         add(&self.0.output, tokens);
         self.0.output_is_set.store(true, Ordering::Release);
-        self.0.tokens_are_set.store(true, Ordering::Release);
     }
 
     /// Adds audio tokens of the input
@@ -321,6 +258,10 @@ impl Charge {
         self.0.output_is_set.load(Ordering::Acquire)
     }
 
+    fn counts_input(&self) -> bool {
+        self.0.input_is_set.load(Ordering::Acquire)
+    }
+
     pub(crate) fn model(&self) -> Option<&Arc<str>> {
         self.0.model.get()
     }
@@ -337,7 +278,7 @@ impl Charge {
     /// Whether input or output was ever counted, even zero: then what the answer reports doesn't
     /// matter.
     pub(crate) fn counts_tokens(&self) -> bool {
-        self.0.tokens_are_set.load(Ordering::Acquire)
+        self.counts_input() || self.reports_output()
     }
 
     /// What was counted here or, unless tokens were, in the answer: `read`.
@@ -363,6 +304,7 @@ impl Charge {
             let counted = Tokens {
                 input: count(&self.0.input),
                 input_is_unknown: !has_tokens,
+                missing: Missing::unless(self.counts_input(), self.reports_output()),
                 cached: count(&self.0.cached),
                 cache_written: count(&self.0.cache_written),
                 written_for_an_hour: count(&self.0.written_for_an_hour),

@@ -1,6 +1,6 @@
 //! Which tokens a limit is about.
 
-use crate::domain::charge::Tokens;
+use crate::domain::charge::{Missing, Tokens};
 
 /// The tokens that count towards a limit
 /// ([`RateLimitLayer::counted_tokens`](super::RateLimitLayer::counted_tokens)). Providers differ:
@@ -37,8 +37,14 @@ impl CountedTokens {
         }
     }
 
-    /// Whether these counts tell them. Where there are neither input nor output, nobody counted.
+    /// Whether these counts tell them: a whole that nothing named may have been any.
     pub(super) fn is_told_by(self, tokens: &Tokens) -> bool {
-        !tokens.input_is_unknown || (self == Self::Output && tokens.output > 0)
+        match tokens.missing {
+            Missing::Nothing => true,
+            Missing::Input => self == Self::Output,
+            Missing::Output => matches!(self, Self::Input | Self::UncachedInput),
+            Missing::Division => matches!(self, Self::All | Self::Uncached),
+            Missing::Both => false,
+        }
     }
 }

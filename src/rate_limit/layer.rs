@@ -93,7 +93,9 @@ impl RateLimitLayer {
     /// corrects it when the answer is over, by what was counted with the request's
     /// [`Charge`](crate::Charge), or else by the `usage` in a JSON body or in server-sent events,
     /// in OpenAI's and Anthropic's formats. The correction may overdraw a window, which then
-    /// refuses until it has recovered. If no usage is known, a failure (a status of 400 or more,
+    /// refuses until it has recovered. A count that nobody names is not zero: if a handler adds
+    /// only output, and the answer doesn't tell its input, the estimate stays unless the output
+    /// alone is more. So add zero input tokens where there are none. If no usage is known, a failure (a status of 400 or more,
     /// for gRPC any but 0 before the first message, an error or a panic of the inner service) gives
     /// the estimate back; anything else keeps it: a good answer, or a client that disconnects
     /// before there is one. An estimate of 0 counts as 1, so that nobody is admitted to an
@@ -110,7 +112,8 @@ impl RateLimitLayer {
     ///
     /// let answer = async |request: http::Request<()>| {
     ///     if let Some(charge) = request.extensions().get::<Charge>() {
-    ///         charge.add_output_tokens(30);
+    ///         charge.add_input_tokens(10);
+    ///         charge.add_output_tokens(20);
     ///     }
     ///     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
     /// };
@@ -134,7 +137,10 @@ impl RateLimitLayer {
 
     /// Which tokens a limit in [`tokens`](Self::tokens) counts; all of them unless set. Estimate the
     /// same ones: for a limit on output, the most that a call may write. One on input takes it from
-    /// the answer too, so it is exact when the answer is over.
+    /// the answer too, so it is exact when the answer is over. Without `tokens` it does nothing.
+    ///
+    /// Of two limits around one handler, on input and on output, the inner one alone tells what is
+    /// left: their headers have the same names. The outer one's refusals tell its own.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -139,10 +139,11 @@ impl Meter for RateLimitMeter {
 }
 
 /// An estimate that was taken. It is corrected once, when dropped: to what was counted with the
-/// request's [`Charge`], or else to the usage reported in the answer, of the kind that the limit
-/// counts, or to nothing if neither is known and the answer is a failure. Otherwise the estimate
-/// stays: missing usage is not zero usage, and a client that disconnects before there is an answer
-/// has caused work. An incomplete count can only raise the estimate, not lower it.
+/// request's [`Charge`], and for input or output that wasn't, to the usage reported in the answer,
+/// of the kind that the limit counts, or to nothing if neither is known and the answer is a failure.
+/// Otherwise the estimate stays: missing usage is not zero usage, and a client that disconnects
+/// before there is an answer has caused work. An incomplete count can only raise the estimate, not
+/// lower it.
 pub(super) struct Settlement {
     store: Arc<dyn RateStore>,
     key: RateKey,
@@ -208,22 +209,32 @@ impl Settlement {
         self.has_failed || self.call.has_failed()
     }
 
-    /// The tokens that were counted or reported, and whether that is all of them.
+    /// The tokens that were counted or reported, and whether those that count are all told.
     fn used(&self) -> Option<(Tokens, bool)> {
         let charge = self.charge.as_ref();
-        if let Some(charge) = charge.filter(|charge| charge.counts_tokens()) {
-            return Some((charge.tokens()?, self.is_over || charge.reports_output()));
-        }
-        if let Some(read) = charge.and_then(Charge::read) {
-            return Some((read, self.counted.is_told_by(&read)));
-        }
-        let reader = self.reader.as_ref();
-        let Some(read) = reader.and_then(|reader| reader.tokens()) else {
-            let parts = charge.and_then(Charge::tokens)?;
-            return Some((parts, self.is_over && self.counted.is_told_by(&parts)));
+        let counted = charge.and_then(Charge::tokens);
+        let has = |what: fn(&Charge) -> bool| charge.is_some_and(what);
+        let (tokens, is_final) = match (counted, self.read()) {
+            (Some(counted), read) if has(Charge::counts_tokens) => {
+                let complete = |(read, is_final)| counted.completed_by(read, is_final);
+                let is_final = self.is_over || has(Charge::reports_output);
+                (read.map_or(counted, complete), is_final)
+            }
+            (Some(parts), Some((read, is_final))) => (read.with_parts_of(parts), is_final),
+            (Some(parts), None) => (parts, self.is_over),
+            (None, read) => read?,
         };
-        let are_final = reader.is_some_and(|reader| reader.are_final(self.is_over));
-        Some((read, are_final && self.counted.is_told_by(&read)))
+        Some((tokens, is_final && self.counted.is_told_by(&tokens)))
+    }
+
+    /// The tokens that the answer tells, as a layer further in has read them or else as they are
+    /// read here, and whether they cover all of it.
+    fn read(&self) -> Option<(Tokens, bool)> {
+        if let Some(read) = self.charge.as_ref().and_then(Charge::read) {
+            return Some((read, true));
+        }
+        let reader = self.reader.as_ref()?;
+        Some((reader.tokens()?, reader.are_final(self.is_over)))
     }
 
     /// The difference to the estimate, in units.

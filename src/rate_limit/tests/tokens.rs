@@ -7,6 +7,7 @@ async fn counting(
     request: Request<()>,
 ) -> Result<Response<impl http_body::Body<Data = bytes::Bytes, Error = Infallible>>, Infallible> {
     let charge = request.extensions().get::<Charge>().unwrap().clone();
+    charge.add_input_tokens(0);
     let status = request
         .uri()
         .path()
@@ -343,12 +344,44 @@ async fn a_limit_may_count_a_part_of_the_tokens() {
         counted_by_kind(CACHED, all, handler).await,
         [507, 107, 500, 100, 7]
     );
-    let parts: fn(&Charge) = |charge| charge.add_cached_tokens(950);
-    assert_eq!(
-        counted_by_kind("data: {}\n\n", all, parts).await,
-        [950, 0, 950, 0, 0],
-        "all that there is was cached"
-    );
+}
+
+/// What isn't told may have been any: the estimate stays, or what is known if that is more.
+#[tokio::test]
+async fn a_count_that_nobody_names_is_not_zero() {
+    const INPUT: &str = "data: {\"usage\":{\"prompt_tokens\":500}}\n\ndata: [DONE]\n\n";
+    const TOTAL: &str = "data: {\"usage\":{\"total_tokens\":500}}\n\ndata: [DONE]\n\n";
+    const REST: &str =
+        "data: {\"usage\":{\"prompt_tokens\":9,\"total_tokens\":9}}\n\ndata: [DONE]\n\n";
+    const PLAIN: &str = "data: {\"usage\":{\"prompt_tokens\":500,\"completion_tokens\":5}}\n\n\
+                         data: [DONE]\n\n";
+    const NONE: &str = "data: {}\n\n";
+    let all = usize::MAX;
+    let nothing: fn(&Charge) = |_| {};
+    let output: fn(&Charge) = |charge| charge.add_output_tokens(30);
+    let input: fn(&Charge) = |charge| charge.add_input_tokens(500);
+    let begun: fn(&Charge) = |charge| charge.add_output_tokens(0);
+    let cached: fn(&Charge) = |charge| charge.add_cached_tokens(400);
+    let audio: fn(&Charge) = |charge| charge.add_audio_output_tokens(40);
+    for (body, read, count, expected) in [
+        (NONE, all, output, [300, 300, 300, 300, 30]),
+        (CACHED, all, output, [1_030, 130, 1_000, 100, 30]),
+        (CACHED, 20, output, [300, 300, 300, 300, 30]),
+        (NONE, all, input, [500, 500, 500, 500, 300]),
+        (CACHED, all, input, [550, 550, 500, 500, 50]),
+        (CACHED, 20, begun, [300, 300, 300, 300, 0]),
+        (INPUT, all, output, [530, 530, 500, 500, 30]),
+        (INPUT, all, nothing, [500, 500, 500, 500, 300]),
+        (TOTAL, all, nothing, [500, 500, 500, 500, 300]),
+        (TOTAL, all, output, [300, 300, 300, 300, 30]),
+        (REST, all, nothing, [9, 9, 9, 9, 0]),
+        (PLAIN, all, cached, [505, 105, 500, 100, 5]),
+        (NONE, all, cached, [400, 300, 400, 300, 300]),
+        (NONE, all, audio, [300; 5]),
+    ] {
+        let counted = counted_by_kind(body, read, count).await;
+        assert_eq!(counted, expected, "{body} {read}");
+    }
 }
 
 /// What is known then may be less than what was used, so it gives nothing back.

@@ -1,7 +1,7 @@
 //! The counts of an answer's usage, in the words of its provider, and what they mean.
 
 use super::section::{Section, Side};
-use crate::domain::charge::Tokens;
+use crate::domain::charge::{Missing, Tokens};
 
 /// The usage that a response reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +121,7 @@ impl Usage {
         let counted = Tokens {
             input,
             input_is_unknown: self.prompt.or(named).or(self.total).is_none(),
+            missing: self.missing(self.prompt.or(named).is_some()),
             cached,
             cache_written: written,
             written_for_an_hour: for_an_hour,
@@ -137,6 +138,16 @@ impl Usage {
     fn named_output(&self) -> Option<u64> {
         let [_, billed] = self.billed;
         self.output.max(self.completion).max(billed)
+    }
+
+    /// With a total, one of input and output tells the other.
+    fn missing(&self, names_input: bool) -> Missing {
+        let names_output = self.named_output().is_some();
+        match self.total {
+            Some(_) if names_input || names_output => Missing::Nothing,
+            Some(_) => Missing::Division,
+            None => Missing::unless(names_input, names_output),
+        }
     }
 
     /// All output: what is neither input nor named as output costs the provider what output does.

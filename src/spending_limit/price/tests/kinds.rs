@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::charge::{Charge, Tiers},
+    domain::charge::{Charge, Missing, Tiers},
     spending_limit::missing::Unpriced,
 };
 
@@ -122,6 +122,7 @@ fn the_handler_counts_kinds_and_names_a_tier() {
         output_audio: 4,
         output_image: 1,
         searches: 2,
+        missing: Missing::Input,
         ..Tokens::default()
     };
     assert_eq!(charge.tokens(), Some(expected));
@@ -161,6 +162,7 @@ fn parts_that_the_handler_counts_replace_no_count_of_the_answers() {
     let alone = Tokens {
         searches: 2,
         input_is_unknown: true,
+        missing: Missing::Both,
         ..Tokens::default()
     };
     assert_eq!(beside(add_two, None), Some(alone));
@@ -185,6 +187,7 @@ fn parts_that_the_handler_counts_replace_no_count_of_the_answers() {
     };
     let counted = Tokens {
         searches: 2,
+        missing: Missing::Input,
         ..Tokens::default()
     };
     assert_eq!(beside(whole, Some(read)), Some(counted), "all replaced");
