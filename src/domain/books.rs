@@ -37,8 +37,8 @@ pub use lease::{
     Due, LateReport, Lease, LeaseId, LeaseStanding, LeaseStep, Served, StepKind, Stepped,
     abandoned_call,
 };
-pub(crate) use refund::pay;
 pub use refund::{ChargedCall, RefundRefusal, refund};
+pub(crate) use refund::{check, pay};
 pub use rolling::Rolling;
 pub use spent::{Budget, Spent};
 
@@ -361,9 +361,9 @@ pub fn credit(balance: &mut Balance, amount: Money) -> Option<()> {
 }
 
 /// Corrects what was paid in, up or down: a gift, a chargeback, or a [`refund`], which also lowers
-/// what budgets have spent. The balance may become negative;
-/// new holds are refused until it is covered. `None` if the amount is zero or exceeds what an
-/// account can hold; then nothing has changed.
+/// what budgets have spent. The balance may become negative; new holds are refused until it is
+/// covered. `None` if the amount is zero or exceeds what an account can hold; then nothing has
+/// changed.
 pub fn adjust(balance: &mut Balance, amount: Money) -> Option<()> {
     if amount.is_zero() {
         return None;

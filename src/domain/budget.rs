@@ -111,10 +111,14 @@ pub struct Moment {
     pub windows: Windows,
 }
 
+/// Less than any day has, where clocks change too: a moment within them after the start of a day
+/// lies in it, and needs no look-up.
+const DAY_SECONDS_MIN: i64 = 20 * 3_600;
+
 /// The day and the month that a moment lies in, by their first seconds since 1970-01-01T00:00:00Z.
 ///
 /// It is stamped on a hold, so that a call counts in the windows in which it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Windows {
     /// The first second of the day.
     pub day: i64,
@@ -186,6 +190,14 @@ impl Calendar {
             *latest = self.look_up(now);
         }
         latest.0
+    }
+
+    /// The windows stamped on a hold, if they aren't those that its call's start lies in.
+    #[must_use]
+    pub(crate) fn other_windows(&self, start: Timestamp, stamp: Windows) -> Option<Windows> {
+        let since = start.as_second().saturating_sub(stamp.day);
+        let is_surely_same = (0..DAY_SECONDS_MIN).contains(&since);
+        (!is_surely_same && self.windows(start) != stamp).then_some(stamp)
     }
 
     /// `now`, with its day and its month.

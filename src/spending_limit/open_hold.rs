@@ -176,11 +176,19 @@ impl OpenHold {
         }
     }
 
-    /// The request's tags, and those of the handler, which may replace them.
+    /// The handler's tags, and as many of the request's besides as there is room for: a client may
+    /// have a say in those, and must not push out what the handler knows.
     fn all_tags(&mut self) -> Tags {
-        let mut tags = std::mem::take(&mut self.tags);
-        if let Some(charge) = &self.charge {
-            for (name, value) in charge.tags().iter() {
+        let of_request = std::mem::take(&mut self.tags);
+        let Some(charge) = &self.charge else {
+            return of_request;
+        };
+        let mut tags = charge.tags();
+        if tags.is_empty() {
+            return of_request;
+        }
+        for (name, value) in of_request.iter() {
+            if tags.get(name).is_none() {
                 tags.note(name, value);
             }
         }

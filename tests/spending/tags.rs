@@ -88,3 +88,22 @@ async fn a_free_call_has_its_tags_and_counts_in_no_budget() {
     assert_eq!(details.tags.get("feature"), Some("summary"));
     assert!(details.budgets.is_empty());
 }
+
+/// What a client can fill must not push out what the handler says.
+#[tokio::test]
+async fn the_request_s_tags_leave_room_for_the_handler_s() {
+    let gate = Gate::new().await;
+    let layer = gate.layer(Price::flat(dollars("1"))).tags(|head, _| {
+        let all = head.headers.iter();
+        all.fold(Tags::new(), |tags, (name, value)| {
+            tags.with(name.as_str(), value.to_str().unwrap_or("?"))
+        })
+    });
+    let names = ["a", "b", "by", "d", "e", "f", "g", "x-feature"];
+    let request = request_with("key-1", &names.map(|name| (name, "1")));
+    let row = serve(&gate, layer, request).await;
+    let tags = row.settlement.details.unwrap().tags;
+    assert_eq!(tags.get("by"), Some("handler"));
+    assert_eq!(tags.get("customer"), Some("acme, \"inc\""), "{tags:?}");
+    assert_eq!(tags.iter().count(), 8);
+}

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tollgate::{
     books::{Budget, HoldRefusal},
-    budget::{BudgetWindow, SpendingLimits},
+    budget::{BudgetWindow, Calendar, SpendingLimits},
     clock::Clock,
     store::{AccountId, BudgetId, Ledger, Page, StoreErrorKind},
-    usage::{Adjustment, HoldRequest, UsageEntry},
+    usage::{Adjustment, Expiry, HoldRequest, UsageEntry},
 };
 
 use crate::{
@@ -300,4 +300,159 @@ pub(crate) async fn a_refund_takes_nothing_from_other_calls_in_a_window_that_rol
     assert_eq!(found.rolling.as_ref().unwrap().settled(), nanos(100));
     assert_eq!(settled(&found), [109; 3]);
     balances(&store, &ann, 1_099, 0).await;
+}
+
+/// That of its hold, which is not always the one in which it began.
+pub(crate) async fn a_refund_finds_the_day_in_which_its_call_was_charged<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 1_000).await;
+    let keys = [key.clone()];
+    let give_back = async |row: &UsageEntry, name: &str| {
+        let refund = back(&ann, row.settlement.charged.nanos(), name);
+        let refund = refund.in_budget(key.clone()).of_call(row);
+        store.adjust(refund).await.unwrap();
+    };
+    // Begun before midnight, held after it; and the same of one that nobody settles.
+    for expiry in [None, Some(Expiry::Charge)] {
+        clock.set("2026-03-31T23:59:59Z".parse().unwrap());
+        let mut wish = request(&ann, &keys, 10);
+        wish.call.started_at = clock.now();
+        wish.expiry = expiry.unwrap_or_default();
+        clock.advance(Duration::from_secs(2));
+        let held = store.hold(wish).await.unwrap().unwrap();
+        if expiry.is_some() {
+            drop(held);
+            clock.advance(Duration::from_secs(70));
+            store.flush().await.unwrap();
+        } else {
+            store.settle(held, costs(10)).await.unwrap();
+        }
+        let row = usage(&store, &ann).await.swap_remove(0);
+        assert_eq!(spent(&store, &ann, &key).await, [10; 3]);
+        let windows = row.settlement.details.as_ref().unwrap().windows;
+        let april = Calendar::utc().windows("2026-04-01T00:00:00Z".parse().unwrap());
+        assert_eq!(windows, Some(april));
+        give_back(&row, &format!("{:?}", row.settlement.outcome)).await;
+        assert_eq!(spent(&store, &ann, &key).await, [0; 3]);
+    }
+    // A clock that is set back reopens no day.
+    clock.set("2026-04-03T00:00:10Z".parse().unwrap());
+    let row = spend(&store, &clock, &ann, &keys, 5).await;
+    assert_eq!(row.settlement.details, None, "it is as its beginning says");
+    clock.set("2026-04-02T23:59:50Z".parse().unwrap());
+    let row = spend(&store, &clock, &ann, &keys, 10).await;
+    assert_eq!(spent(&store, &ann, &key).await, [15; 3]);
+    give_back(&row, "back").await;
+    assert_eq!(spent(&store, &ann, &key).await, [5; 3]);
+}
+
+pub(crate) async fn a_refund_that_is_refused_leaves_its_reference_free<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, bob, key) = (account("ann"), account("bob"), budget("key-1"));
+    pay(&store, &ann, 1_000).await;
+    pay(&store, &bob, 1_000).await;
+    let row = spend(&store, &clock, &ann, &[key.clone()], 10).await;
+    let refund = |amount, name| {
+        let refund = back(&ann, amount, name).in_budget(key.clone());
+        refund.of_call(&row)
+    };
+    let refused = kind(store.adjust(refund(11, "ticket-7")).await);
+    assert_eq!(refused, StoreErrorKind::Refused);
+    store.adjust(refund(10, "ticket-7")).await.unwrap();
+    // Again is the same, though nothing is left to give back.
+    store.adjust(refund(10, "ticket-7")).await.unwrap();
+    let refused = kind(store.adjust(refund(1, "ticket-8")).await);
+    assert_eq!(refused, StoreErrorKind::Refused);
+    let unknown = back(&bob, 1, "ticket-8").of_call(&row);
+    assert_eq!(kind(store.adjust(unknown).await), StoreErrorKind::NotFound);
+    store.adjust(back(&bob, 3, "ticket-8")).await.unwrap();
+    assert_eq!(spent(&store, &ann, &key).await, [0; 3]);
+    balances(&store, &ann, 1_010, 0).await;
+    balances(&store, &bob, 1_003, 0).await;
+}
+
+pub(crate) async fn a_refund_without_sense_is_refused_before_all_else<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&store, &ann, 1_000).await;
+    let row = spend(&store, &clock, &ann, &[key.clone()], 10).await;
+    let mut unknown = row.clone();
+    unknown.position = u64::MAX;
+    store.adjust(back(&ann, 1, "taken")).await.unwrap();
+    for refund in [
+        back(&ann, -1, "a").of_call(&unknown),
+        back(&ann, 0, "b").of_call(&unknown),
+        back(&ann, i64::MIN, "c").of_call(&row),
+        back(&ann, i64::MAX, "d").of_call(&row),
+        back(&ann, -5, "taken").of_call(&row),
+        back(&ann, 0, "taken").in_budget(key.clone()),
+        back(&ann, 0, "taken"),
+    ] {
+        let name = format!("{refund:?}");
+        let refused = kind(store.adjust(refund).await);
+        assert_eq!(refused, StoreErrorKind::Refused, "{name}");
+    }
+    let none = kind(store.adjust(back(&ann, 1, "e").of_call(&unknown)).await);
+    assert_eq!(none, StoreErrorKind::NotFound);
+    assert_eq!(spent(&store, &ann, &key).await, [10; 3]);
+    balances(&store, &ann, 1_001, 0).await;
+}
+
+/// A lease of yesterday, charged today because its node fell silent.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+async fn a_lease_is_given_back_to_its_own_day<S: tollgate::store::LeaseStore + Clone>(
+    (dead, own): (S, Time),
+    (other, clock): (S, Time),
+) {
+    use std::sync::Arc;
+    use tollgate::books::{LeaseId, LeaseStep};
+    for clock in [&own, &clock] {
+        clock.set("2026-03-02T23:59:55Z".parse().unwrap());
+    }
+    let (ann, key) = (account("ann"), budget("key-1"));
+    pay(&other, &ann, 1_000).await;
+    let id = LeaseId {
+        instance: dead.tenure().instance(),
+        number: 7,
+    };
+    let step = LeaseStep {
+        expiry: Expiry::Charge,
+        ..Arc::unwrap_or_clone(crate::leases::step(id, 1, &[], 12))
+    };
+    dead.lease(Arc::new(step)).await.unwrap();
+    crate::leases::time_goes_on(&other, &clock, 12).await;
+    let rows = usage(&other, &ann).await;
+    assert_eq!(rows[0].settlement.charged, nanos(12));
+    assert_eq!(spent(&other, &ann, &key).await, [0, 12, 12], "of yesterday");
+    spend(&other, &clock, &ann, &[key.clone()], 100).await;
+    let refund = back(&ann, 12, "a").in_budget(key.clone()).of_call(&rows[0]);
+    other.adjust(refund).await.unwrap();
+    assert_eq!(spent(&other, &ann, &key).await, [100; 3]);
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_refund_of_a_lease_counts_in_its_own_day_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = crate::engines::sqlite(folder.path()).await;
+    let other = crate::engines::sqlite(folder.path()).await;
+    a_lease_is_given_back_to_its_own_day(dead, other).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_refund_of_a_lease_counts_in_its_own_day_postgres() {
+    let Some(place) = crate::postgres_server::database().await else {
+        return;
+    };
+    let dead = crate::engines::postgres_on(place.clone()).await;
+    let other = crate::engines::postgres_on(place).await;
+    a_lease_is_given_back_to_its_own_day(dead, other).await;
 }

@@ -13,7 +13,7 @@ pub struct ChargedCall {
     pub charged: Money,
     /// What of that was given back before.
     pub refunded: Money,
-    /// The day and the month in which it began.
+    /// The day and the month in which it counted.
     pub windows: Windows,
     /// When it was charged, in seconds since 1970-01-01T00:00:00Z.
     pub second: i64,
@@ -62,6 +62,19 @@ pub fn refund(
         books.budget(id).refund(amount, call, now);
     }
     Ok(())
+}
+
+/// Whether its amount could be booked in any account. Asked before whatever else may refuse it, so
+/// that every engine says the same of nonsense.
+pub(crate) fn check(
+    change: &Adjustment,
+    rule: fn(&mut Balance, Money) -> Option<()>,
+) -> Result<(), RefundRefusal> {
+    let is_in_range = match change.is_refund() {
+        true => change.amount > Money::ZERO,
+        false => rule(&mut Balance::default(), change.amount).is_some(),
+    };
+    is_in_range.then_some(()).ok_or(RefundRefusal::OutOfRange)
 }
 
 /// Books a payment, by its `rule`, or a correction that may be a refund.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Tags;
-use crate::domain::{BudgetId, charge::Tokens};
+use crate::domain::{
+    BudgetId,
+    budget::{Calendar, Windows},
+    charge::Tokens,
+    clock::Timestamp,
+};
 
 /// What only some calls use, and is priced on its own, or carry. Where it is not there, none of it
-/// was counted or noted. Its serialized form leaves out what is zero or not known, and names that it doesn't know
-/// are ignored, so a ledger can keep it as JSON in one column.
+/// was counted or noted. Its serialized form leaves out what is zero or not known, and names that
+/// it doesn't know are ignored, so a ledger can keep it as JSON in one column.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct UsageDetails {
@@ -43,6 +48,11 @@ pub struct UsageDetails {
     /// and for a call without a hold or one that its ledger resolved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetId>,
+    /// The day and the month in which its charge counted, where they aren't those in which it began:
+    /// its money was set aside after midnight, or by a clock that differs, or in a lease of the day
+    /// before. Ledgers write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
 }
 
 #[expect(
@@ -100,10 +110,44 @@ impl UsageDetails {
         details.budgets = budgets.to_vec();
         Some(details)
     }
+
+    /// The same with the windows in which the charge counted, if they are to be noted.
+    pub(crate) fn with_windows(
+        details: Option<Box<Self>>,
+        windows: Option<Windows>,
+    ) -> Option<Box<Self>> {
+        if windows.is_none() {
+            return details;
+        }
+        let mut details = details.unwrap_or_default();
+        details.windows = windows;
+        Some(details)
+    }
+
+    /// The windows in which a call's charge counted.
+    pub(crate) fn windows_of(
+        details: Option<&Self>,
+        started_at: Timestamp,
+        calendar: &Calendar,
+    ) -> Windows {
+        let noted = details.and_then(|details| details.windows);
+        noted.unwrap_or_else(|| calendar.windows(started_at))
+    }
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl UsageDetails {
+    /// As they are stored, with the windows that are to be noted.
+    pub(crate) fn text_of(details: Option<&Self>, windows: Option<Windows>) -> Option<String> {
+        match windows {
+            None => details.map(Self::to_text),
+            Some(_) => {
+                let details = details.cloned().map(Box::new);
+                Self::with_windows(details, windows).map(|details| details.to_text())
+            }
+        }
+    }
+
     /// As it is stored.
     pub(crate) fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

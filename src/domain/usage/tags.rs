@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::domain::is_deceptive;
+
 /// How many tags a call has at most.
 const TAGS_MAX: usize = 8;
 
@@ -12,8 +14,8 @@ const LENGTH_MAX: usize = 64;
 
 /// What an application notes beside a call, in its row of the usage log: the customer or the feature
 /// that it was for, say. At most eight pairs of a name and a value, each of 1 to 64 bytes without
-/// control characters, in the order of their names. Empty ones allocate nothing. Serialized as a
-/// map.
+/// characters that control, can't be seen, or change the direction of writing; in the order of
+/// their names. Empty ones allocate nothing. Serialized as a map.
 ///
 /// ```
 /// use tollgate::usage::Tags;
@@ -30,8 +32,11 @@ pub struct Tags(Vec<(Box<str>, Box<str>)>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTag {
-    /// The name or the value is empty, too long, or has a control character.
-    #[error("a tag's name and its value have 1 to 64 bytes each, and no control characters")]
+    /// The name or the value is empty, too long, or has a character that controls, can't be seen, or
+    /// changes the direction of writing.
+    #[error(
+        "a tag's name and its value have 1 to 64 bytes each, and no control or invisible characters"
+    )]
     Text,
     /// The call has as many as it can have.
     #[error("a call has at most 8 tags")]
@@ -108,7 +113,7 @@ impl Tags {
 }
 
 fn is_valid(text: &str) -> bool {
-    (1..=LENGTH_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+    (1..=LENGTH_MAX).contains(&text.len()) && !text.contains(is_deceptive)
 }
 
 impl Serialize for Tags {
@@ -137,7 +142,17 @@ mod tests {
     fn tags_have_bounds() {
         let (longest, longer) = ("ä".repeat(32), "a".repeat(65));
         let mut tags = Tags::new();
-        for bad in ["", "a\0", "a\nb", "\u{7f}", "\u{85}", &longer] {
+        for bad in [
+            "",
+            "a\0",
+            "a\nb",
+            "\u{7f}",
+            "\u{85}",
+            "\u{202e}a",
+            "a\u{200b}",
+            "\u{2028}",
+            &longer,
+        ] {
             assert_eq!(tags.insert(bad, "x"), Err(InvalidTag::Text), "{bad:?}");
             assert_eq!(tags.insert("x", bad), Err(InvalidTag::Text), "{bad:?}");
             assert!(Tags::new().with("x", bad).is_empty());

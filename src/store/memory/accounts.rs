@@ -26,7 +26,7 @@ use crate::{
         budget::{Budgets, SpendingAlert, Windows},
         clock::Timestamp,
         money::Money,
-        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement},
+        usage::{Call, Expiry, Hold, HoldId, HoldRequest, Settlement, UsageDetails},
     },
     store::{late_holds::LateHolds, open_holds::OpenHolds},
     sync::lock,
@@ -145,6 +145,8 @@ impl Inner {
             now.as_second(),
         );
         settlement.charged = settled.charged;
+        let noted = self.calendar.other_windows(call.started_at, open.windows);
+        settlement.details = UsageDetails::with_windows(settlement.details, noted);
         if let Some(key) = &open.idempotency_key {
             account.idempotency.end(key, !settled.charged.is_zero());
         }

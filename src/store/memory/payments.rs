@@ -9,7 +9,7 @@ use crate::{
         books::{self, Balance, ChargedCall},
         budget::Calendar,
         money::Money,
-        usage::{Adjustment, RefundedCall, Transaction, is_reference},
+        usage::{Adjustment, RefundedCall, Transaction, UsageDetails, is_reference},
     },
     store::StoreError,
     sync::lock,
@@ -37,6 +37,7 @@ impl Inner {
         if !is_reference(&change.reference) {
             return Err(StoreError::no_reference());
         }
+        books::check(&change, rule)?;
         let id = &change.account;
         let named = (id.clone(), change.amount, change.position());
         let mut payments = lock(&self.accounts.payments);
@@ -92,7 +93,11 @@ impl Account {
         Ok(ChargedCall {
             charged: row.settlement.charged,
             refunded: refunded.copied().unwrap_or_default(),
-            windows: calendar.windows(row.call.started_at),
+            windows: UsageDetails::windows_of(
+                row.settlement.details.as_deref(),
+                row.call.started_at,
+                calendar,
+            ),
             second: row.settled_at.as_second(),
         })
     }

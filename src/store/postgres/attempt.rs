@@ -105,7 +105,8 @@ impl Lane {
             .open_books(connection, instance, batch, progress)
             .await?;
         unit.book(instance, batch)?;
-        write_back(connection, &unit, instance.id(), batch).await?;
+        let calendar = &self.shared.settings.calendar;
+        write_back(connection, &unit, instance.id(), (batch, calendar)).await?;
         unit.payments
             .write_back(connection, batch, unit.now)
             .await?;

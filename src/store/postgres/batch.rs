@@ -65,6 +65,8 @@ pub(super) struct Logged {
     pub(super) account: i64,
     pub(super) held: Money,
     pub(super) charged: Money,
+    /// The windows in which it is charged; none for a call without a hold.
+    pub(super) windows: Option<Windows>,
 }
 
 /// The end of a hold's lifetime as stored in its row, on its process's monotonic clock.
@@ -128,6 +130,7 @@ impl UnitOfWork {
                         account,
                         held: Money::ZERO,
                         charged: Money::ZERO,
+                        windows: None,
                     });
                 }
                 Command::Lease { step, answer, .. } => {
@@ -293,6 +296,7 @@ impl UnitOfWork {
             account: number,
             held,
             charged: settled.charged,
+            windows: Some(hold.windows),
         });
         Ok(settled.charged)
     }

@@ -271,7 +271,7 @@ impl UnitOfWork {
             return Ok(standing);
         }
         let number = self.number(&step.account)?;
-        self.log_served(index, number, step, stepped);
+        self.log_served((index, number), step, lease.windows, stepped);
         if lease.is_done_with(step) {
             self.leases.end(id);
         } else {
@@ -292,7 +292,8 @@ impl UnitOfWork {
             let (number, second) = (self.number(&step.account)?, self.moment.second);
             let account = self.account(&step.account)?;
             let (own, stepped) = report.take(account, step, lease.as_mut(), second);
-            self.log_served(index, number, step, stepped);
+            let windows = lease.unwrap_or(own).windows;
+            self.log_served((index, number), step, windows, stepped);
             self.leases.keep(step.id, own, index, number);
             if let Some(lease) = lease {
                 self.leases.keep(report.lease, lease, index, number);
@@ -301,14 +302,22 @@ impl UnitOfWork {
         Ok(LeaseStanding::default())
     }
 
-    fn log_served(&mut self, index: usize, account: i64, step: &LeaseStep, stepped: Stepped) {
+    /// Notes the rows of a command, in its account, for calls that count in these windows.
+    fn log_served(
+        &mut self,
+        (command, account): (usize, i64),
+        step: &LeaseStep,
+        windows: Windows,
+        stepped: Stepped,
+    ) {
         for (row, (served, charged)) in step.served.iter().zip(stepped.charged).enumerate() {
             self.logged.push(Logged {
-                command: index,
+                command,
                 row,
                 account,
                 held: served.held,
                 charged,
+                windows: Some(windows),
             });
         }
         self.alerts.extend(stepped.alerts);
@@ -341,6 +350,7 @@ impl UnitOfWork {
                 account: number,
                 held,
                 charged: settled.charged,
+                windows: Some(lease.windows),
             });
         }
         self.leases.keep(ended.id, lease, index, number);

@@ -15,7 +15,7 @@ use crate::{
         budget::Calendar,
         clock::Timestamp,
         money::Money,
-        usage::{Adjustment, RefundedCall},
+        usage::{Adjustment, RefundedCall, UsageDetails},
     },
     store::StoreError,
 };
@@ -25,7 +25,7 @@ const PAYMENTS: &str = "SELECT reference, account.id, amount, refunded FROM cred
 
 /// The lock of their account covers what was given back of them.
 const CALLS: &str = "SELECT id, usage.position, request_id, charged, started_at, settled_at,
-     (SELECT coalesce(sum(amount), 0)::bigint FROM credit WHERE refunded = usage.position)
+     (SELECT coalesce(sum(amount), 0)::bigint FROM credit WHERE refunded = usage.position), details
      FROM unnest($1::text[], $2::bigint[]) AS wanted (id, position)
      JOIN account USING (id)
      JOIN usage ON usage.position = wanted.position AND usage.account = account.number";
@@ -59,6 +59,9 @@ impl UnitOfWork {
         change: &Adjustment,
         rule: fn(&mut Balance, Money) -> Option<()>,
     ) -> Result<Result<Balance, StoreError>, Failure> {
+        if let Err(refusal) = books::check(change, rule) {
+            return Ok(Err(refusal.into()));
+        }
         let (id, now) = (&change.account, self.moment);
         let named = (id.clone(), change.amount, change.position());
         if let Some(earlier) = self.payments.by_reference.get(&change.reference) {
@@ -133,10 +136,12 @@ impl Payments {
             .fetch_all(connection)
             .await?;
         for row in &rows {
+            let details = row.try_get::<Option<&str>, _>(7)?;
+            let details = details.and_then(UsageDetails::from_text);
             let call = ChargedCall {
                 charged: money(row, 3)?,
                 refunded: money(row, 6)?,
-                windows: calendar.windows(moment(row, 4)?),
+                windows: UsageDetails::windows_of(details.as_deref(), moment(row, 4)?, calendar),
                 second: moment(row, 5)?.as_second(),
             };
             let place = (name(row, 0)?, uncount(row.try_get(1)?)?);

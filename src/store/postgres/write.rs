@@ -12,8 +12,9 @@ use crate::{
     domain::{
         BudgetId,
         books::Budget,
+        budget::Calendar,
         money::Money,
-        usage::{Call, Expiry, Settlement},
+        usage::{Call, Expiry, Settlement, UsageDetails},
     },
     store::rolling,
 };
@@ -71,12 +72,12 @@ pub(super) async fn write_back(
     connection: &mut PgConnection,
     unit: &UnitOfWork,
     instance: i64,
-    batch: &[Command],
+    (batch, calendar): (&[Command], &Calendar),
 ) -> Result<(), Failure> {
     let accounts = AccountColumns::of(unit);
     let budgets = BudgetColumns::of(unit);
     let holds = HoldColumns::of(unit, batch)?;
-    let usage = UsageColumns::of(unit, batch);
+    let usage = UsageColumns::of(unit, batch, calendar);
     let nothing = accounts.number.is_empty()
         && budgets.account.is_empty()
         && holds.number.is_empty()
@@ -312,7 +313,7 @@ struct UsageColumns<'a> {
 }
 
 impl<'a> UsageColumns<'a> {
-    fn of(unit: &UnitOfWork, batch: &'a [Command]) -> Self {
+    fn of(unit: &UnitOfWork, batch: &'a [Command], calendar: &Calendar) -> Self {
         let mut columns = Self::default();
         for logged in &unit.logged {
             let (call, settlement): (&Call, &Settlement) = match batch.get(logged.command) {
@@ -357,10 +358,12 @@ impl<'a> UsageColumns<'a> {
                 .push(model.filter(|name| !name.contains('\0')));
             let is_missing = settlement.usage_is_missing.then_some(true);
             columns.usage_is_missing.push(is_missing);
-            let details = settlement.details.as_ref();
+            let windows = logged.windows;
+            let windows = windows.and_then(|stamp| calendar.other_windows(call.started_at, stamp));
+            let details = settlement.details.as_deref();
             columns
                 .details
-                .push(details.map(|details| details.to_text()));
+                .push(UsageDetails::text_of(details, windows));
         }
         columns
     }

@@ -15,10 +15,10 @@ use super::{
 use crate::domain::{
     AccountId, BudgetId,
     books::{self, Balance, Books, Budget, Grant, HoldRefusal},
-    budget::SpendingLimits,
+    budget::{SpendingLimits, Windows},
     clock::Timestamp,
     money::Money,
-    usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
+    usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement, UsageDetails},
 };
 
 impl UnitOfWork<'_> {
@@ -102,6 +102,7 @@ impl UnitOfWork<'_> {
             account.opened = account.opened.saturating_sub(1);
         }
         let given_back = held.unwrap_or_default();
+        let calendar = &self.settings.calendar;
         let settled = books::settle(
             account,
             &hold.call.account,
@@ -121,6 +122,7 @@ impl UnitOfWork<'_> {
             charged: settled.charged,
             settlement,
             settled_at: self.now,
+            windows: calendar.other_windows(hold.call.started_at, hold.windows),
         };
         row.append(account, &mut self.log, &mut self.statements)?;
         Ok(settled.charged)
@@ -135,6 +137,7 @@ impl UnitOfWork<'_> {
             charged: Money::ZERO,
             settlement,
             settled_at: self.now,
+            windows: None,
         };
         row.append(account, &mut self.log, &mut self.statements)
     }
@@ -179,6 +182,8 @@ pub(super) struct UsageRow<'a> {
     pub(super) charged: Money,
     pub(super) settlement: &'a Settlement,
     pub(super) settled_at: Timestamp,
+    /// Where the charge counted, if that is to be noted.
+    pub(super) windows: Option<Windows>,
 }
 
 impl UsageRow<'_> {
@@ -214,7 +219,7 @@ impl UsageRow<'_> {
             settlement.cached_tokens.map(count),
             settlement.cache_write_tokens.map(count),
             settlement.usage_is_missing.then_some(true),
-            settlement.details.as_ref().map(|details| details.to_text()),
+            UsageDetails::text_of(settlement.details.as_deref(), self.windows),
         ];
         match columns.first_chunk::<PLAIN_USAGE>() {
             Some(plain) if self.is_plain() => statements.insert_plain_usage.execute(plain)?,
@@ -237,5 +242,6 @@ impl UsageRow<'_> {
             && settlement.cache_write_tokens.is_none()
             && !settlement.usage_is_missing
             && settlement.details.is_none()
+            && self.windows.is_none()
     }
 }

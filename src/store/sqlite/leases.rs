@@ -111,7 +111,7 @@ impl UnitOfWork<'_> {
         };
         let stepped = lease.take(account, step, now);
         let standing = lease.standing(account, &step.budgets, now);
-        self.log_served(step, stepped)?;
+        self.log_served(step, lease.windows, stepped)?;
         if lease.is_done_with(step) {
             self.connection
                 .prepare_cached("DELETE FROM lease WHERE instance = ? AND number = ?")?
@@ -132,7 +132,8 @@ impl UnitOfWork<'_> {
             let mut lease = self.stored_lease(report.lease)?;
             let account = account_of(&mut self.accounts, &mut self.statements, step)?;
             let (own, stepped) = report.take(account, step, lease.as_mut(), self.moment.second);
-            self.log_served(step, stepped)?;
+            let windows = lease.unwrap_or(own).windows;
+            self.log_served(step, windows, stepped)?;
             self.keep_lease(step.id, &own, step)?;
             if let Some(lease) = lease {
                 self.keep_lease(report.lease, &lease, step)?;
@@ -152,8 +153,14 @@ impl UnitOfWork<'_> {
         Ok(found)
     }
 
-    /// Writes the rows of the calls of a step, and tells alerts.
-    fn log_served(&mut self, step: &LeaseStep, stepped: Stepped) -> Result<(), Failure> {
+    /// Writes the rows of the calls of a step, which count in these windows, and tells alerts.
+    fn log_served(
+        &mut self,
+        step: &LeaseStep,
+        windows: Windows,
+        stepped: Stepped,
+    ) -> Result<(), Failure> {
+        let calendar = &self.settings.calendar;
         let account = account_of(&mut self.accounts, &mut self.statements, step)?;
         for (served, charged) in step.served.iter().zip(stepped.charged) {
             let row = UsageRow {
@@ -162,6 +169,7 @@ impl UnitOfWork<'_> {
                 charged,
                 settlement: &served.settlement,
                 settled_at: self.now,
+                windows: calendar.other_windows(served.call.started_at, windows),
             };
             row.append(account, &mut self.log, &mut self.statements)?;
         }
@@ -243,12 +251,14 @@ impl UnitOfWork<'_> {
         let settled = lease.resolve(account, &owner, &budgets, expiry, second);
         self.alerts.extend(settled.alerts);
         if !settled.charged.is_zero() {
+            let calendar = &self.settings.calendar;
             let row = UsageRow {
                 call: &abandoned_call(id, &owner, self.now),
                 held,
                 charged: settled.charged,
                 settlement: &Settlement::new(settled.charged, Outcome::Abandoned),
                 settled_at: self.now,
+                windows: calendar.other_windows(self.now, lease.windows),
             };
             row.append(account, &mut self.log, &mut self.statements)?;
         }

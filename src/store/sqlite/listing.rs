@@ -231,14 +231,14 @@ fn read_usage(position: i64, account: &AccountId, row: &Row<'_>) -> Result<Usage
             bytes: tokens(16)?.map(uncount).transpose()?,
             model: row.get::<_, Option<String>>(15)?.map(Into::into),
             usage_is_missing: row.get::<_, Option<bool>>(19)?.unwrap_or_default(),
-            details: details(row)?,
+            details: details(row, 20)?,
         },
         settled_at: moment(row.get(6)?)?,
     })
 }
 
-fn details(row: &Row<'_>) -> Result<Option<Box<UsageDetails>>, Failure> {
-    Ok(match row.get_ref(20)? {
+pub(super) fn details(row: &Row<'_>, column: usize) -> Result<Option<Box<UsageDetails>>, Failure> {
+    Ok(match row.get_ref(column)? {
         ValueRef::Text(text) | ValueRef::Blob(text) => {
             UsageDetails::from_text(&String::from_utf8_lossy(text))
         }

@@ -6,12 +6,13 @@ use super::{
     accounts::load,
     batch::UnitOfWork,
     convert::{Failure, count, micros, moment, money},
+    listing::details,
 };
 use crate::{
     domain::{
         books::{self, Balance, ChargedCall},
         money::Money,
-        usage::{Adjustment, RefundedCall, is_reference},
+        usage::{Adjustment, RefundedCall, UsageDetails, is_reference},
     },
     store::StoreError,
 };
@@ -26,6 +27,9 @@ impl UnitOfWork<'_> {
         let (id, reference) = (&change.account, change.reference.as_str());
         if !is_reference(reference) {
             return Ok(Err(StoreError::no_reference()));
+        }
+        if let Err(refusal) = books::check(change, rule) {
+            return Ok(Err(refusal.into()));
         }
         let position = change.position().map(count);
         let earlier = self
@@ -99,24 +103,25 @@ impl UnitOfWork<'_> {
             .connection
             .prepare_cached(
                 "SELECT charged, started_at, settled_at,
-                 (SELECT coalesce(sum(amount), 0) FROM credit WHERE refunded = usage.position)
-                 FROM usage WHERE position = ? AND account = ? AND request_id = ?",
+                 (SELECT coalesce(sum(amount), 0) FROM credit WHERE refunded = usage.position),
+                 details FROM usage WHERE position = ? AND account = ? AND request_id = ?",
             )?
             .query_row(
                 params![count(call.position), owner, &*call.request_id],
                 |row| {
                     let times: (i64, i64) = (row.get(1)?, row.get(2)?);
-                    Ok((money(row, 0), money(row, 3), times))
+                    Ok((money(row, 0), money(row, 3), times, details(row, 4)))
                 },
             )
             .optional()?;
-        let Some((charged, refunded, (started_at, settled_at))) = found else {
+        let Some((charged, refunded, (started_at, settled_at), details)) = found else {
             return Ok(None);
         };
+        let (details, calendar) = (details?, &self.settings.calendar);
         Ok(Some(ChargedCall {
             charged: charged?,
             refunded: refunded?,
-            windows: self.settings.calendar.windows(moment(started_at)?),
+            windows: UsageDetails::windows_of(details.as_deref(), moment(started_at)?, calendar),
             second: moment(settled_at)?.as_second(),
         }))
     }

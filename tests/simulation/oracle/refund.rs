@@ -32,7 +32,11 @@ impl Oracle {
         let own = self.accounts.entry(account.clone()).or_default();
         own.deposited += amount;
         for (budget, current) in budgets {
-            let of_call = |row: &UsageEntry| Calendar::utc().windows(row.call.started_at);
+            let of_call = |row: &UsageEntry| {
+                let noted = row.settlement.details.as_ref();
+                let noted = noted.and_then(|details| details.windows);
+                noted.unwrap_or_else(|| Calendar::utc().windows(row.call.started_at))
+            };
             let windows = row.map_or(*current, of_call);
             for window in WINDOWS {
                 let from = begin(window, windows);

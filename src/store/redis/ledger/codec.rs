@@ -264,7 +264,15 @@ struct StoredSettlement<'a> {
     details: Option<Cow<'a, UsageDetails>>,
 }
 
-pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreError> {
+/// As it is stored, with the windows that are to be noted.
+pub(super) fn write_settlement(
+    settlement: &Settlement,
+    windows: Option<Windows>,
+) -> Result<String, StoreError> {
+    let mut details = settlement.details.as_deref().map(Cow::Borrowed);
+    if windows.is_some() {
+        details.get_or_insert_default().to_mut().windows = windows;
+    }
     let stored = StoredSettlement {
         outcome: Cow::Borrowed(settlement.outcome.as_str()),
         status: settlement.status,
@@ -276,7 +284,7 @@ pub(super) fn write_settlement(settlement: &Settlement) -> Result<String, StoreE
         bytes: settlement.bytes,
         model: settlement.model.as_deref().map(Cow::Borrowed),
         usage_is_missing: settlement.usage_is_missing,
-        details: settlement.details.as_deref().map(Cow::Borrowed),
+        details,
     };
     serde_json::to_string(&stored)
         .map_err(|_| StoreError::internal("a settlement can't be written"))

@@ -55,6 +55,12 @@ local function book(keys, record, held, charged, settlement, now, second, rows_m
   local position = string.format('%.0f-0', redis.call('HINCRBY', keys.books, 'position', 1))
   local costs = text(charged)
   local row = { 'c', call, 'h', text(held), 'x', costs, 's', settlement, 't', now }
+  if settlement == '' then
+    -- Nobody else has noted where it counts.
+    for _, word in ipairs({ 'd', string.format('%.0f', day), 'm', string.format('%.0f', month) }) do
+      row[#row + 1] = word
+    end
+  end
   redis.call('XADD', keys.usage, 'MAXLEN', '~', rows_max, position, unpack(row))
   if costs ~= '0' then
     redis.call('XADD', keys.charges, 'MAXLEN', '~', rows_max, position, 'c', call, 'x', costs, 't', now)

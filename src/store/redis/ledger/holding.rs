@@ -261,7 +261,9 @@ impl Shared {
         settlement: &Settlement,
     ) -> Result<(), Failure> {
         let account = &hold.call.account;
-        let written = codec::write_settlement(settlement)?;
+        let calendar = &self.settings.calendar;
+        let noted = calendar.other_windows(hold.call.started_at, hold.windows);
+        let written = codec::write_settlement(settlement, noted)?;
         let ended = self
             .end(account, hold.id, settlement.charged, &written, false)
             .await;
@@ -344,7 +346,7 @@ impl Shared {
         let ticket = self.in_flight.ticket();
         self.runtime.spawn(async move {
             let settlement = Settlement::new(Money::ZERO, Outcome::Disconnected);
-            let given_back = match codec::write_settlement(&settlement) {
+            let given_back = match codec::write_settlement(&settlement, None) {
                 Ok(written) => shared.end(&account, id, Money::ZERO, &written, true).await,
                 Err(error) => Err(error.into()),
             };
@@ -377,7 +379,7 @@ impl Shared {
         let names = self.names.account(&call.account);
         let keys = [names.books(), names.usage()];
         let written_call = codec::write_call(call)?;
-        let written = codec::write_settlement(settlement)?;
+        let written = codec::write_settlement(settlement, None)?;
         Ok(move |again| {
             RedisCall::script(&RECORD, &keys)
                 .resend(once_unless(again))

@@ -11,9 +11,10 @@ use crate::{
     domain::{
         AccountId,
         books::Snapshot,
+        budget::Windows,
         money::Money,
         page::{Page, Paged},
-        usage::{Expiry, Settlement, Transaction, UsageEntry},
+        usage::{Expiry, Settlement, Transaction, UsageDetails, UsageEntry},
     },
     store::StoreError,
 };
@@ -81,7 +82,7 @@ pub(super) async fn usage(
     let shard = shared.shard(account.as_str());
     let rows: Vec<Row> = shared.ask(shard, &command).await?;
     let rows = rows.iter().map(|row| {
-        let entry = read_usage(account, row)?;
+        let entry = read_usage(shared, account, row)?;
         Ok((entry.position, entry))
     });
     let rows = rows.collect::<Result<_, StoreError>>()?;
@@ -100,11 +101,11 @@ pub(super) async fn usage_at(
         .arg(place.as_str())
         .arg(place.as_str());
     let rows: Vec<Row> = shared.ask(shared.shard(account.as_str()), &command).await?;
-    let row = rows.first().map(|row| read_usage(account, row));
+    let row = rows.first().map(|row| read_usage(shared, account, row));
     Ok(row.transpose()?)
 }
 
-fn read_usage(account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> {
+fn read_usage(shared: &Shared, account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> {
     let call = codec::read_call(account, field(row, "c")?)?;
     let charged = codec::money(field(row, "x")?)?;
     let settled_at = codec::moment(field(row, "t")?)?;
@@ -112,8 +113,12 @@ fn read_usage(account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> 
         // Never settled: the ledger resolved it.
         "" => {
             let age = settled_at.duration_since(call.started_at);
+            let noted = windows(row)?;
+            let calendar = &shared.settings.calendar;
+            let noted = noted.and_then(|stamp| calendar.other_windows(call.started_at, stamp));
             Settlement {
                 charged,
+                details: UsageDetails::with_windows(None, noted),
                 ..Settlement::abandoned(Money::ZERO, Expiry::Release, age)
             }
         }
@@ -126,6 +131,16 @@ fn read_usage(account: &AccountId, row: &Row) -> Result<UsageEntry, StoreError> 
         settlement,
         settled_at,
     })
+}
+
+/// The windows in which a call was charged that the ledger resolved. Older rows don't have them.
+fn windows(row: &Row) -> Result<Option<Windows>, StoreError> {
+    let second = |name: &str| {
+        let found = row.1.get(name).map(|text| text.parse::<i64>());
+        found.transpose().map_err(|_| corrupt("row"))
+    };
+    let (day, month) = (second("d")?, second("m")?);
+    Ok(day.zip(month).map(|(day, month)| Windows { day, month }))
 }
 
 pub(super) async fn transactions(

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{
         books::{Balance, RefundRefusal},
-        usage::{Adjustment, UsageEntry, is_reference},
+        usage::{Adjustment, UsageDetails, UsageEntry, is_reference},
     },
     store::{StoreError, StoreFuture},
 };
@@ -34,6 +34,9 @@ impl Shared {
     async fn pay(self: &Arc<Self>, change: &Adjustment) -> Result<Balance, Failure> {
         let (account, reference) = (&change.account, change.reference.as_str());
         let meaning = meaning(change);
+        let names = self.names.account(account);
+        let row = self.charged(change).await?;
+        self.look_first(change, row.as_ref()).await?;
         let claim = format!("{meaning} {}", account.as_str());
         let command =
             RedisCall::script(&CLAIM, &[self.names.reference(reference)]).arg(claim.as_str());
@@ -41,8 +44,6 @@ impl Shared {
         if standing != claim {
             return Err(StoreError::reference_taken().into());
         }
-        let row = self.charged(change).await?;
-        let names = self.names.account(account);
         let keys = [
             names.books(),
             names.references(),
@@ -83,6 +84,40 @@ impl Shared {
         }
     }
 
+    /// Refuses a refund that the script would refuse, before it has claimed its reference: under one
+    /// that nothing was paid with, another payment may be made. Only if refunds of one call meet may
+    /// one that is refused have taken its reference. What was made before is answered by the script.
+    async fn look_first(
+        self: &Arc<Self>,
+        change: &Adjustment,
+        row: Option<&UsageEntry>,
+    ) -> Result<(), Failure> {
+        let Some(call) = &change.call else {
+            return Ok(());
+        };
+        let (account, names) = (&change.account, self.names.account(&change.account));
+        let shard = self.shard(account.as_str());
+        let command = RedisCall::command("HEXISTS")
+            .arg(names.references())
+            .arg(change.reference.as_str());
+        if self.ask::<i64>(shard, &command).await? != 0 {
+            return Ok(());
+        }
+        let Some(row) = row else {
+            return Err(StoreError::unknown_call().into());
+        };
+        let command = RedisCall::command("HGET")
+            .arg(names.refunds())
+            .arg(call.position);
+        let before: Option<String> = self.ask(shard, &command).await?;
+        let before = before.as_deref().map(codec::money).transpose()?;
+        let all = before.unwrap_or_default().checked_add(change.amount);
+        if all.is_none_or(|all| all > row.settlement.charged) {
+            return Err(StoreError::from(RefundRefusal::MoreThanCharged).into());
+        }
+        Ok(())
+    }
+
     /// The row of the call that is given back. Rows never change, so it may be read before.
     async fn charged(self: &Arc<Self>, change: &Adjustment) -> Result<Option<UsageEntry>, Failure> {
         let Some(call) = &change.call else {
@@ -99,7 +134,9 @@ impl Shared {
         };
         let (position, request_id) = (call.position.to_string(), call.request_id.to_string());
         let [charged, second, day, month] = row.map_or_else(Default::default, |row| {
-            let windows = self.settings.calendar.windows(row.call.started_at);
+            let (details, calendar) = (&row.settlement.details, &self.settings.calendar);
+            let start = row.call.started_at;
+            let windows = UsageDetails::windows_of(details.as_deref(), start, calendar);
             let charged = row.settlement.charged.nanos();
             [
                 charged,

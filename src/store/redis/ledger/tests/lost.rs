@@ -370,7 +370,7 @@ async fn a_settlement_is_told_that_others_ended_its_hold() {
     let number = Shared::number(ids.1).to_string();
     let forgets: i64 = say(&server, &["HDEL", &remembered, &number]).await;
     assert_eq!(forgets, 1);
-    let written = super::super::codec::write_settlement(&costs(5)).unwrap();
+    let written = super::super::codec::write_settlement(&costs(5), None).unwrap();
     let asked = [
         (ids.0, "settled"),
         (ids.0, "gone"),
