@@ -1,7 +1,7 @@
 //! Change notifications over Redis, for stores that can't push.
 //!
 //! One connection publishes and listens. Whenever it is established, listeners forget everything
-//! they cached, so that changes announced in between can't be missed. While it is silent it is
+//! they cached, so that changes announced in between can't be missed. Every few seconds it is
 //! probed.
 
 use std::{
@@ -15,7 +15,11 @@ use std::{
 };
 
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value, aio::MultiplexedConnection};
-use tokio::{runtime::Handle, sync::Notify, time::sleep};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{MissedTickBehavior, interval, sleep},
+};
 
 use super::{
     RedisClient,
@@ -29,8 +33,8 @@ use crate::{
     sync::lock,
 };
 
-/// How long the channel may be silent before it is probed.
-const SILENCE: Duration = Duration::from_secs(5);
+/// How often the server is asked whether it is there, and still the master.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// The delay before reconnecting: the first one, and the maximum.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
@@ -149,7 +153,7 @@ impl RedisInvalidations {
 
 impl RedisInvalidationsBuilder {
     /// The name of the channel: one per store, since all databases of a server share their
-    /// channels. `tollgate` unless set.
+    /// channels. `tollgate` unless set; the client's prefix isn't put before it.
     pub fn channel(mut self, channel: &str) -> Self {
         channel.clone_into(&mut self.channel);
         self
@@ -295,6 +299,10 @@ async fn listen(
     shared.is_connected.store(true, Ordering::Release);
     shared.listeners.tell(&Change::Everything);
     *delay = RETRY_AFTER;
+    // Whatever is published meanwhile: a replica takes that too, and its master never hears of it.
+    let mut probes = interval(PROBE_EVERY);
+    probes.reset();
+    probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shared.is_needed() {
         shared.publish(&mut connection).await?;
         tokio::select! {
@@ -303,7 +311,12 @@ async fn listen(
                 let text = "the connection to Redis ended";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, text));
             }
-            () = sleep(SILENCE) => check_master(connection.clone()).await?,
+            _ = probes.tick() => {
+                check_master(connection.clone()).await.inspect_err(|_| {
+                    // What was published of late may have reached nobody.
+                    shared.waiting().push(&Change::Everything);
+                })?;
+            }
         }
     }
     Ok(())

@@ -5,10 +5,17 @@ use std::sync::{
     atomic::{AtomicU16, Ordering},
 };
 
+use futures_util::StreamExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::store::redis::{connections::Resend, link::Link};
+use crate::{
+    domain::UserId,
+    store::{
+        Change, ChangeListener, RedisInvalidations,
+        redis::{connections::Resend, link::Link},
+    },
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -158,6 +165,41 @@ async fn a_replica_is_not_there_until_it_is_a_master() {
     }
     let decision = limiter.take(&key("a"), &quotas, 1).await.unwrap();
     assert!(decision.is_admitted());
+}
+
+/// What it publishes there doesn't reach the other processes, so it tells them to forget everything.
+#[tokio::test]
+async fn who_publishes_all_the_time_notices_that_its_server_is_a_replica() {
+    let (Some(server), Some(other)) = (RedisServer::start(), RedisServer::start()) else {
+        return;
+    };
+    let news = RedisInvalidations::builder(server.url()).build().unwrap();
+    let pause = || tokio::time::sleep(Duration::from_millis(50));
+    while !news.is_connected() {
+        pause().await;
+    }
+    follow(&server, &other).await;
+    let noticed = async {
+        while news.is_connected() {
+            news.changed(&Change::User(UserId::new("ann").unwrap()));
+            pause().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, noticed).await.unwrap();
+    let client = Client::open(server.url()).unwrap();
+    let mut listener = client.get_async_pubsub().await.unwrap();
+    listener.subscribe("tollgate").await.unwrap();
+    order(&server, &["REPLICAOF", "NO", "ONE"]).await;
+    let everything = Change::Everything.to_text();
+    let messages = listener.into_on_message();
+    let told = messages.filter(|message| {
+        let text = message.get_payload::<String>().unwrap();
+        std::future::ready(text == everything)
+    });
+    let told = std::pin::pin!(told);
+    tokio::time::timeout(PATIENCE, told.into_future())
+        .await
+        .unwrap();
 }
 
 /// If the application may not ask for a server's role, an answer is enough.
