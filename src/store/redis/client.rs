@@ -1,5 +1,6 @@
 //! How Redis is reached: one server, one that sentinels choose, or a cluster.
 
+mod address;
 mod credentials;
 mod endpoint;
 
@@ -16,7 +17,7 @@ pub use credentials::RedisCredentials;
 pub(super) use endpoint::Endpoint;
 #[cfg(all(feature = "redis-cluster", feature = "redis-tls"))]
 pub(super) use endpoint::choose_cryptography;
-use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{ConnectionInfo, ProtocolVersion};
 
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
@@ -102,7 +103,11 @@ type Shared = Arc<Mutex<Vec<(Duration, Weak<Servers>)>>>;
 
 impl RedisClient {
     /// The server at `url`: `redis://user:password@host:port/database`, or `rediss://…` for TLS with
-    /// the feature `redis-tls`.
+    /// the feature `redis-tls`, or `unix:///path?db=database&user=user&pass=password`. Either may
+    /// say `?protocol=resp3`. Whatever else an address has is refused when a store is built: other
+    /// parameters, what follows a `#`, a user without a password
+    /// ([`with_credentials`](Self::with_credentials) gives one), a number below 0. A user that
+    /// needs no password takes any.
     pub fn new(url: impl Into<String>) -> Self {
         Self::at(Address::Server(url.into()))
     }
@@ -111,11 +116,13 @@ impl RedisClient {
     /// `master` is `redis://user:password@name/database` (or `rediss://…`): the name by which the
     /// sentinels know it, and what it wants to hear. `sentinels` are addresses such as
     /// `redis://:password@host:26379`; one is enough, and the others are asked when it doesn't know.
+    /// A port of the master's is refused, and so is a database of a sentinel's.
     ///
     /// When a master is gone, its stores behave as for a server that is down, until the sentinels
-    /// have chosen another one: they are asked within a second, again and again. A replica that was
-    /// chosen may lack the last moment before; `min-replicas-to-write` bounds what a master that was
-    /// cut off goes on accepting. With TLS the sentinels must name hosts, as certificates do
+    /// have chosen another one: they are asked again and again, every second and a half at most,
+    /// and half a second later for each of them that is silent. A replica that was chosen may lack
+    /// the last moment before; `min-replicas-to-write` bounds what a master that was cut off goes
+    /// on accepting. With TLS the sentinels must name hosts, as certificates do
     /// (`resolve-hostnames`, `announce-hostnames`).
     pub fn sentinel<'a>(
         master: impl Into<String>,
@@ -198,7 +205,8 @@ impl RedisClient {
     /// long as that is valid. Connections stay when their token expires, unless the server ends them;
     /// then they are opened again. Sentinels have the passwords of their own addresses.
     ///
-    /// While it fails, Redis counts as down. The text of its error goes to the operator.
+    /// While it fails, or panics, Redis counts as down. The text of its error goes to the operator, at
+    /// most 500 bytes of it.
     pub fn with_credentials<F, A>(self, provider: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
@@ -311,10 +319,11 @@ impl Reach {
             Address::Server(url) => self.server(url),
             Address::Sentinel { master, sentinels } => {
                 let sentinels = sentinels.iter().map(|url| {
-                    let info = read(url)?;
+                    let info = address::of_sentinel(url)?;
                     self.secured(info)
                 });
                 let sentinels = sentinels.collect::<Result<Vec<_>, _>>()?;
+                address::check_name(master)?;
                 let master = self.server(master)?.found_by(sentinels);
                 master.ok_or_else(|| refused("sentinels need a name and at least one address"))
             }
@@ -324,11 +333,6 @@ impl Reach {
     }
 
     fn server(&self, url: &str) -> Result<Endpoint, StoreError> {
-        if !self.name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(refused(
-                "the name of a Redis connection isn't visible ASCII",
-            ));
-        }
         let info = self.info(url)?;
         Ok(Endpoint::new(
             info,
@@ -338,7 +342,15 @@ impl Reach {
     }
 
     fn info(&self, url: &str) -> Result<ConnectionInfo, StoreError> {
-        let info = read(url)?;
+        if !self.name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(refused(
+                "the name of a Redis connection isn't visible ASCII",
+            ));
+        }
+        let info = address::read(url)?;
+        if self.credentials.is_none() {
+            address::check_user(&info)?;
+        }
         let mut settings = info.redis_settings().clone();
         if let Some(number) = self.database {
             settings = settings.set_db(number.into());
@@ -365,16 +377,6 @@ impl Reach {
     fn secured(&self, info: ConnectionInfo) -> Result<ConnectionInfo, StoreError> {
         Ok(info)
     }
-}
-
-fn read(url: &str) -> Result<ConnectionInfo, StoreError> {
-    url.into_connection_info().map_err(|_| {
-        let is_tls = url.starts_with("rediss:") || url.starts_with("valkeys:");
-        if is_tls && !cfg!(feature = "redis-tls") {
-            return refused("TLS to Redis needs the feature `redis-tls`");
-        }
-        refused(UNREADABLE)
-    })
 }
 
 fn refused(text: &str) -> StoreError {

@@ -56,6 +56,9 @@ impl Settings {
             .connection_timeout(CONNECT_MAX)
             .response_timeout(self.deadline.saturating_add(CONNECT_MAX))
             .retries(retries);
+        if let Some(node) = self.nodes.first() {
+            client = client.tcp_settings(node.tcp_settings().clone());
+        }
         if let Some(credentials) = &self.credentials {
             client = client.set_credentials_provider(credentials.clone());
         }

@@ -1,7 +1,7 @@
 //! Several connections to one server, so that no single connection's queue becomes the bottleneck.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{
         Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -46,6 +46,37 @@ struct Slot {
     connecting: tokio::sync::Mutex<()>,
     /// Failed attempts: a caller that waited for one doesn't start another.
     failures: AtomicU64,
+    /// Attempts whose callers gave up.
+    given_up: AtomicU64,
+}
+
+/// An attempt to connect, which is given up unless it is forgotten.
+struct Attempt<'a>(&'a AtomicU64);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Who wants a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// A call, which soon gives up. If all that wait connected in turn, each would leave the server
+    /// an attempt that nobody sees the end of.
+    Caller,
+    /// The task that waits until the server is back: others' impatience must not discourage it.
+    Reviver,
+}
+
+impl Slot {
+    fn ended(&self, for_whom: Who) -> u64 {
+        let failures = self.failures.load(Ordering::Acquire);
+        match for_whom {
+            Who::Caller => failures.wrapping_add(self.given_up.load(Ordering::Acquire)),
+            Who::Reviver => failures,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -99,7 +130,7 @@ impl Connections {
         let index = number.checked_rem(self.slots.len()).unwrap_or(0);
         match self.current(index) {
             Some(borrowed) => Ok(borrowed),
-            None => self.renew(index).await,
+            None => self.renew(index, Who::Caller).await,
         }
     }
 
@@ -161,24 +192,27 @@ impl Connections {
                 // server.
                 self.retire(borrowed.generation);
             }
-            self.renew(index).await?;
+            self.renew(index, Who::Reviver).await?;
         }
         Ok(())
     }
 
-    async fn renew(&self, index: usize) -> Result<Borrowed, StoreError> {
+    async fn renew(&self, index: usize, who: Who) -> Result<Borrowed, StoreError> {
         let away = || StoreError::new(StoreErrorKind::Unavailable, "not connected to Redis");
         let slot = self.slots.get(index).ok_or_else(away)?;
-        let failures = slot.failures.load(Ordering::Acquire);
+        let ended = slot.ended(who);
         let _one = slot.connecting.lock().await;
         if let Some(borrowed) = self.current(index) {
             return Ok(borrowed);
         }
-        if slot.failures.load(Ordering::Acquire) != failures {
+        if slot.ended(who) != ended {
             return Err(away());
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let connected = self.connect().await.inspect_err(|_| {
+        let attempt = Attempt(&slot.given_up);
+        let connected = self.connect().await;
+        mem::forget(attempt);
+        let connected = connected.inspect_err(|_| {
             slot.failures.fetch_add(1, Ordering::AcqRel);
         });
         let connection = connected?;

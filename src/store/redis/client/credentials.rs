@@ -11,6 +11,9 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long a provider may take.
 const PROVIDER_MAX: Duration = Duration::from_secs(5);
 
+/// How much of a provider's error is told, in bytes.
+const TOLD_MAX: usize = 500;
+
 /// A user of Redis and its password or token.
 #[derive(Clone)]
 pub struct RedisCredentials {
@@ -75,6 +78,8 @@ impl Credentials {
 
     pub(super) async fn ask(&self) -> Result<RedisCredentials, StoreError> {
         let failed = |text: &str| {
+            let end = text.floor_char_boundary(TOLD_MAX);
+            let text = text.get(..end).unwrap_or_default();
             let text = format!("there are no credentials for Redis: {text}");
             StoreError::new(StoreErrorKind::Unavailable, &text)
         };

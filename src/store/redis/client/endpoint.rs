@@ -130,7 +130,8 @@ impl Endpoint {
             within(naming.exec_async(&mut named)),
             check_master(connection.clone())
         );
-        checked.map(|()| connection)
+        checked.map_err(|error| refused_at_opening(&error))?;
+        Ok(connection)
     }
 }
 
@@ -143,7 +144,8 @@ async fn ask(sentinel: &ConnectionInfo, master: &str) -> Result<(String, u16), S
     let mut question = redis::cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
     let answer = within(question.query_async::<Option<(String, u16)>>(&mut connection));
-    answer.await?.ok_or_else(|| {
+    let answer = answer.await.map_err(|error| refused_at_opening(&error))?;
+    answer.ok_or_else(|| {
         let text = "a sentinel knows no master of that name";
         StoreError::new(StoreErrorKind::Unavailable, text)
     })
@@ -163,10 +165,15 @@ async fn open(
             .get_multiplexed_async_connection_with_config(config)
             .await
     };
-    within(opened).await.map_err(|error| {
-        // Whoever is answered with an error, such as that of a wrong password, isn't connected.
-        StoreError::new(StoreErrorKind::Unavailable, &error.to_string())
-    })
+    within(opened)
+        .await
+        .map_err(|error| refused_at_opening(&error))
+}
+
+/// Whoever is answered with an error, such as that of a wrong password or of a server that is still
+/// loading, isn't connected.
+fn refused_at_opening(error: &StoreError) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, &error.to_string())
 }
 
 /// The same way to another host.

@@ -213,6 +213,51 @@ async fn a_provider_that_panics_is_one_that_fails() {
 }
 
 #[tokio::test]
+async fn little_of_a_providers_error_is_told() {
+    let client = RedisClient::new("redis://127.0.0.1:1/").with_credentials(|| async {
+        let page = format!("the vault is shut {}", "é".repeat(9_000));
+        Err::<RedisCredentials, _>(StoreError::internal(&page))
+    });
+    let error = patient(&client).connect().await.unwrap_err().to_string();
+    assert!(error.contains("the vault is shut é"), "{error}");
+    assert!(error.len() < 700, "{}", error.len());
+}
+
+/// Those that wait would otherwise each start one that they don't see the end of.
+#[tokio::test]
+async fn who_waits_for_an_attempt_that_is_given_up_starts_no_other() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let client = RedisClient::new("redis://127.0.0.1:1/").connections(1);
+    let client = client.with_credentials(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<RedisCredentials, StoreError>>()
+    });
+    let servers = client.servers(Duration::from_secs(20)).unwrap();
+    let call = || Box::pin(servers.forget(&[0; 16], "any"));
+    let asked = async || {
+        tokio::task::yield_now().await;
+        asked.load(Ordering::SeqCst)
+    };
+    let (mut first, mut second) = (call(), call());
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    assert_eq!(asked().await, 1);
+    drop(first);
+    let error = second.await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert_eq!(asked().await, 1);
+
+    let (mut third, mut reviving) = (call(), Box::pin(servers.revive()));
+    assert!(futures_util::poll!(third.as_mut()).is_pending());
+    assert!(futures_util::poll!(reviving.as_mut()).is_pending());
+    assert_eq!(asked().await, 2);
+    drop(third);
+    assert!(futures_util::poll!(reviving.as_mut()).is_pending());
+    assert_eq!(asked().await, 3, "what waits for the server goes on");
+}
+
+#[tokio::test]
 async fn a_password_alone_is_the_default_users() {
     let Some(server) = RedisServer::start() else {
         return;
@@ -242,6 +287,9 @@ async fn a_password_alone_is_the_default_users() {
         let stranger = patient(&client(url, "bobs"));
         assert!(stranger.connect().await.is_err());
     }
+    let nobody = patient(&RedisClient::new(server.url()));
+    let error = nobody.connect().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
 }
 
 #[test]
@@ -273,6 +321,17 @@ fn a_client_that_makes_no_sense_is_refused_when_a_store_is_built() {
         ["redis://host/"],
     ));
     refused(RedisClient::new("redis://:secret@host/").name("two words"));
+    let hosts = ["redis://host/"];
+    refused(RedisClient::new("redis://secret@host/"));
+    refused(RedisClient::new("redis://host/?password=secret"));
+    refused(RedisClient::sentinel("redis://:secret@main:1/", hosts));
+    refused(RedisClient::sentinel(
+        "redis://main/",
+        ["redis://secret@host/"],
+    ));
+    refused(RedisClient::sentinel("redis://main/", ["redis://host/3"]));
+    #[cfg(feature = "redis-cluster")]
+    refused(RedisClient::cluster(hosts).name("two words"));
     let credentials = RedisCredentials::new("ann", "secret");
     assert!(!format!("{credentials:?}").contains("secret"));
     if !cfg!(feature = "redis-tls") {
