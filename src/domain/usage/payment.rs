@@ -107,7 +107,8 @@ impl Adjustment {
     }
 
     /// Gives it back to a budget of the account too: to its team's, or to its key's, which is named
-    /// by the key's [lineage](crate::key::KeyRecord::lineage).
+    /// by the key's [lineage](crate::key::KeyRecord::lineage). What a budget was given back by
+    /// mistake can't be charged to it again.
     pub fn in_budget(mut self, budget: BudgetId) -> Self {
         let mut budgets = self.budgets.to_vec();
         if !budgets.contains(&budget) {
@@ -120,7 +121,12 @@ impl Adjustment {
     /// Gives back what this call was charged, or part of it. It then counts in the windows in which
     /// the call did: a refund in the month after leaves that month's limit as it is. All refunds of
     /// one call give back at most what it was charged. Which budgets it counted in, the
-    /// [budgets](Self::in_budget) must say: the log doesn't.
+    /// [budgets](Self::in_budget) must say; the row names them
+    /// ([`UsageDetails::budgets`](super::UsageDetails::budgets)) where it was more than its key's.
+    ///
+    /// Wait a day with a call that its ledger resolved ([`Outcome::Abandoned`](super::Outcome)). If
+    /// its process was alive, it is charged later only for what it cost beyond what was charged
+    /// then, whether or not that was given back.
     pub fn of_call(mut self, row: &UsageEntry) -> Self {
         self.call = Some(RefundedCall {
             position: row.position,
