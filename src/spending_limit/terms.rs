@@ -18,8 +18,9 @@ pub enum Charging {
     /// ids. Of what isn't known to wrap these, all bytes count; and each event with data is a token at
     /// least. Of other bodies, all bytes count.
     ///
-    /// Output that is never shown, as the reasoning of many models, is bounded by nothing that was
-    /// sent. Where it matters, charge [`Hold`](Self::Hold).
+    /// Output that is never shown is bounded by nothing that was sent: the reasoning of many models,
+    /// text held back in case a stop sequence follows, rejected predictions, images sent by their
+    /// address. Where it matters, charge [`Hold`](Self::Hold).
     Counted,
     /// The full hold.
     Hold,

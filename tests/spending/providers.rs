@@ -212,7 +212,7 @@ async fn a_stream_of_zeros_that_is_left_costs_its_input() {
         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0}}\n\n";
     const START: &str =
         "data: {\"message\":{\"usage\":{\"input_tokens\":0,\"output_tokens\":1}}}\n\n";
-    const UNNAMED: &str = "data: {\"usage\":{\"completion_tokens\":3}}\n\n";
+    const UNNAMED: &str = "data: {\"choices\":[],\"usage\":{\"completion_tokens\":3}}\n\n";
     for (event, written) in [(ZEROS, 1), (START, 1), (UNNAMED, 3)] {
         let gate = Gate::new().await;
         let service = gate

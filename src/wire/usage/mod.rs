@@ -11,6 +11,7 @@ mod section;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{fmt, sync::Arc};
 

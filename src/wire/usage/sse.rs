@@ -12,7 +12,13 @@ use std::sync::LazyLock;
 
 use memchr::{memchr_iter, memmem::Finder, memrchr_iter};
 
-use super::{ToldError, end::End, json::Scanner, lines::Lines, members::Members};
+use super::{
+    ToldError,
+    end::End,
+    json::Scanner,
+    lines::{Lines, Shown},
+    members::Members,
+};
 
 /// All counts end like this, and `"usage": null`, which may be in every event, doesn't. Quotation
 /// marks within strings are escaped.
@@ -224,7 +230,12 @@ impl Events {
 
     /// Parses to the end of the event, and returns what follows it.
     fn read_event<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        let rest = self.lines.read_event(rest, |text| self.scanner.feed(text));
+        let rest = self.lines.read_event(rest, |shown| {
+            if let Shown::Data(text) = shown {
+                self.scanner.feed(text);
+            }
+            true
+        });
         if self.lines.are_between() {
             self.scanner.begin_anew();
         }

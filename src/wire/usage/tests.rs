@@ -6,6 +6,7 @@ use super::*;
 mod broken;
 mod contradictions;
 mod cuts;
+mod hostile;
 mod produced;
 mod shapes;
 
