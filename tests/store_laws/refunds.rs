@@ -386,7 +386,10 @@ pub(crate) async fn a_refund_without_sense_is_refused_before_all_else<S: LedgerE
     let mut unknown = row.clone();
     unknown.position = u64::MAX;
     store.adjust(back(&ann, 1, "taken")).await.unwrap();
+    let many = (0..65).map(|number| budget(&format!("team-{number}")));
+    let everywhere = many.fold(back(&ann, 1, "many"), Adjustment::in_budget);
     for refund in [
+        everywhere,
         back(&ann, -1, "a").of_call(&unknown),
         back(&ann, 0, "b").of_call(&unknown),
         back(&ann, i64::MIN, "c").of_call(&row),

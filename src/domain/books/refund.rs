@@ -6,6 +6,9 @@ use crate::domain::{
     usage::Adjustment,
 };
 
+/// The most budgets that one refund names.
+const BUDGETS_MAX: usize = 64;
+
 /// A call of which something is given back, as a ledger knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChargedCall {
@@ -29,6 +32,9 @@ pub enum RefundRefusal {
     /// The call was charged less, or the rest of it was given back before.
     #[error("more than the call was charged and not given back before")]
     MoreThanCharged,
+    /// It names more than 64 budgets.
+    #[error("a refund names at most {BUDGETS_MAX} budgets")]
+    TooManyBudgets,
 }
 
 /// Gives an amount back: to the account, as a correction of what was paid in, and to the `budgets`,
@@ -64,12 +70,15 @@ pub fn refund(
     Ok(())
 }
 
-/// Whether its amount could be booked in any account. Asked before whatever else may refuse it, so
+/// Whether it could be booked in any account. Asked before whatever else may refuse it, so
 /// that every engine says the same of nonsense.
 pub(crate) fn check(
     change: &Adjustment,
     rule: fn(&mut Balance, Money) -> Option<()>,
 ) -> Result<(), RefundRefusal> {
+    if change.budgets.len() > BUDGETS_MAX {
+        return Err(RefundRefusal::TooManyBudgets);
+    }
     let is_in_range = match change.is_refund() {
         true => change.amount > Money::ZERO,
         false => rule(&mut Balance::default(), change.amount).is_some(),

@@ -107,7 +107,7 @@ impl Adjustment {
     }
 
     /// Gives it back to a budget of the account too: to its team's, or to its key's, which is named
-    /// by the key's [lineage](crate::key::KeyRecord::lineage). What a budget was given back by
+    /// by the key's [lineage](crate::key::KeyRecord::lineage); at most 64 budgets. What a budget was given back by
     /// mistake can't be charged to it again.
     pub fn in_budget(mut self, budget: BudgetId) -> Self {
         let mut budgets = self.budgets.to_vec();

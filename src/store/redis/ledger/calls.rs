@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{
         AccountId, BudgetId,
-        books::{Balance, Budget, HoldRefusal, RefundRefusal, Snapshot},
+        books::{self, Balance, Budget, HoldRefusal, RefundRefusal, Snapshot},
         budget::{BudgetWindow, SpendingLimits},
         clock::Timestamp,
         money::Money,
@@ -124,11 +124,10 @@ impl Ledger for RedisLedger {
     }
 
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance> {
-        let is_refund = adjustment.is_refund();
-        if adjustment.amount.is_zero() || (is_refund && adjustment.amount.is_negative()) {
-            return StoreFuture::ready(Err(StoreError::from(RefundRefusal::OutOfRange)));
+        match books::check(&adjustment, books::adjust) {
+            Ok(()) => self.pay(adjustment),
+            Err(refusal) => StoreFuture::ready(Err(refusal.into())),
         }
-        self.pay(adjustment)
     }
 
     fn set_credit_line(&self, account: &AccountId, line: Money) -> StoreFuture<Balance> {
