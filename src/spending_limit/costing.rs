@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub(super) cost: Option<Money>,
     pub(super) reader: Option<Box<UsageReader>>,
     pub(super) bytes: u64,
+    /// The body is compressed.
+    pub(super) is_encoded: bool,
     /// The body ended with an error.
     pub(super) body_failed: bool,
     /// The body told of an error.
@@ -66,8 +68,11 @@ impl Seen {
     }
 
     /// The most output tokens that can have been sent: a token is at least a byte, of what isn't
-    /// known to wrap the output where that can be told.
+    /// known to wrap the output where that can be told. Of compressed bytes there is no telling.
     fn produced(&self) -> u64 {
+        if self.is_encoded {
+            return u64::MAX;
+        }
         let reader = self.reader.as_ref();
         let read = reader.and_then(|reader| reader.produced());
         read.unwrap_or(self.bytes)

@@ -24,7 +24,7 @@ use crate::{
         usage::{Call, Hold, Outcome, Settlement, Tags, UsageDetails},
     },
     store::StoreFuture,
-    wire::{CostFigures, GrpcCallStatus, UsageReader},
+    wire::{CostFigures, GrpcCallStatus, UsageReader, is_encoded},
 };
 
 /// What was set aside for a call.
@@ -222,6 +222,9 @@ impl OpenHold {
                 };
                 self.seen.cost = reported.filter(|cost: &Money| !cost.is_negative());
             }
+        }
+        if self.seen.reader.is_none() && self.price.is_by_use() {
+            self.seen.is_encoded = is_encoded(headers);
         }
         if let Some(recording) = &mut self.recording {
             recording.head(status, headers);

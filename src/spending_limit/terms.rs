@@ -16,7 +16,8 @@ pub enum Charging {
     /// from the [body](crate::CostSource::Body): of OpenAI, Anthropic, Gemini, Cohere and what is
     /// compatible it is the texts, thoughts that are shown, and calls of tools with their names and
     /// ids. Of what isn't known to wrap these, all bytes count; and each event with data is a token at
-    /// least. Of other bodies, all bytes count.
+    /// least. Of other bodies, all bytes count; of a compressed one, whose bytes may be fewer than its
+    /// tokens, all output that was held for.
     ///
     /// Output that is never shown is bounded by nothing that was sent: the reasoning of many models,
     /// text held back in case a stop sequence follows, rejected predictions, images sent by their

@@ -207,3 +207,24 @@ async fn a_tools_call() {
     let output = i64::try_from(written + framing).unwrap();
     assert_eq!(nanos(&row), 25 * 1_000 + output * 10_000);
 }
+
+/// A compressed text may have more tokens than bytes.
+#[tokio::test]
+async fn a_compressed_stream_costs_the_hold() {
+    let gate = Gate::new().await;
+    for source in [CostSource::Body, CostSource::Handler] {
+        let layer = gate.layer(by_token().cost_from(source));
+        let service = layer.layer(service_fn(async |_: Request<()>| {
+            let mut answer = answer("text/event-stream", &["x", "y"]);
+            let gzip = HeaderValue::from_static("gzip");
+            answer.headers_mut().insert("content-encoding", gzip);
+            Ok::<_, Infallible>(answer)
+        }));
+        let mut body = service.oneshot(request()).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let row = gate.last().await;
+        assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+        assert_eq!(nanos(&row), HELD);
+    }
+}
