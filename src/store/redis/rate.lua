@@ -203,8 +203,10 @@ function make.strict()
       end
       w.index = math.max(w.index, place(index))
       for count in string.gmatch(counts, '%d+') do
-        local age = w.index - place(index)
-        if w.used[age] then
+        local at = place(index)
+        -- Where the newest slice lies ahead, the oldest that counts has no place of its own.
+        local age = math.min(w.index - at, w.oldest)
+        if (at + 1) * length + w.period > now then
           w.used[age] = w.used[age] + count
         end
         index = index - 1

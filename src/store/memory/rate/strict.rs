@@ -72,10 +72,15 @@ impl Slices {
             .for_each(|count| *count = 0);
     }
 
-    /// The count of that slice, unless it has left the period.
+    /// The count of that slice, unless it has left the period. Where the newest slice lies ahead (one
+    /// that was carried over ends where a longer one did), the oldest that still counts has no place
+    /// of its own, and is counted with the one after it.
     fn count(&mut self, index: u64) -> Option<&mut u32> {
         let age = usize::try_from(self.newest.saturating_sub(index)).unwrap_or(KEPT_MAX);
-        self.used.iter_mut().take(self.kept).nth(age)
+        if self.counts_until(age) <= self.now {
+            return None;
+        }
+        self.used.get_mut(age.min(self.kept.saturating_sub(1)))
     }
 
     fn write(&self, words: &mut [u64]) {

@@ -112,6 +112,22 @@ fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
     }
 }
 
+/// Slices of one rule end where those of the other don't, wherever a period begins.
+#[test]
+fn a_strict_number_holds_after_another_was_used() {
+    let short = Quota::per(Duration::from_millis(1_600), 5).strict();
+    let long = Quota::per(Duration::from_millis(3_200), 7).strict();
+    let [short, long] = [short, long].map(|quota| Quotas::from(quota.named("window")));
+    for start in 0..300 {
+        let (limiter, clock) = limiter(10_000);
+        clock.advance(Duration::from_millis(10_000 + start));
+        assert!(limiter.take("a", &short, 3).is_admitted());
+        clock.advance(Duration::from_millis(1_599));
+        assert!(limiter.take("a", &long, 1).is_admitted());
+        assert!(!limiter.take("a", &short, 2).is_admitted(), "{start}");
+    }
+}
+
 proptest! {
     /// Three windows at once, with costs and plans that change from call to call, while the wall
     /// clock is set.
