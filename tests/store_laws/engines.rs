@@ -145,16 +145,22 @@ pub(crate) async fn redis() -> Option<(
 #[cfg(feature = "redis")]
 pub(crate) async fn redis_on(url: &str) -> (tollgate::store::RedisLedger, Time) {
     let clock = Time::default();
-    let ledger = tollgate::store::RedisLedger::builder(url)
-        .with_clock(clock.clone())
-        .open_holds_per_account_max(OPEN_HOLDS_MAX)
-        .on_alert(note_alert)
-        // A machine that is busy is no law's business.
-        .deadline(Duration::from_secs(20))
-        .open()
-        .await
-        .unwrap();
-    (ledger, clock)
+    let open = || {
+        let builder = tollgate::store::RedisLedger::builder(url)
+            .with_clock(clock.clone())
+            .open_holds_per_account_max(OPEN_HOLDS_MAX)
+            .on_alert(note_alert);
+        // A machine that is busy is no law's business: nor that connecting takes half a second.
+        builder.deadline(Duration::from_secs(20)).open()
+    };
+    let mut ledger = open().await;
+    for _ in 0..10 {
+        if ledger.is_ok() {
+            break;
+        }
+        ledger = open().await;
+    }
+    (ledger.unwrap(), clock)
 }
 
 pub(crate) fn now() -> Timestamp {
