@@ -1,5 +1,7 @@
 //! How a handler reports what its request really cost.
 
+// Named, because the models include this file from elsewhere.
+#[path = "charge/tokens.rs"]
 mod tokens;
 
 use std::{
