@@ -6,6 +6,7 @@ mod envelope;
 mod json;
 mod lines;
 mod members;
+mod part;
 mod produced;
 mod section;
 mod sse;

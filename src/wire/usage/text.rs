@@ -1,6 +1,9 @@
 //! How much of an event's text is output that a model wrote.
 
-use super::envelope::{Member, Place, Told, Value};
+use super::{
+    envelope::{Member, Place, Told, Value},
+    part::Part,
+};
 
 /// The longest name that matters.
 const NAME_MAX: usize = 48;
@@ -46,54 +49,6 @@ enum Expects {
     Value,
     /// A comma, or the end of what this is in.
     Next,
-}
-
-/// What the current event has so far.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    /// All of it. This counts unless it is an event in a shape that is known.
-    bytes: u64,
-    output: u64,
-    /// What may repeat the request.
-    undecided: u64,
-    /// What repeats all output.
-    whole: u64,
-    /// The current name.
-    name: u64,
-    is_known: bool,
-    is_broken: bool,
-    told: Told,
-}
-
-impl Part {
-    const fn new() -> Self {
-        Self {
-            bytes: 0,
-            output: 0,
-            undecided: 0,
-            whole: 0,
-            name: 0,
-            is_known: false,
-            is_broken: false,
-            told: Told::Nothing,
-        }
-    }
-
-    /// How much there was with it, of so much before.
-    fn with(&self, before: u64) -> u64 {
-        if self.is_broken || !self.is_known {
-            return before.saturating_add(self.bytes);
-        }
-        let output = self.output.saturating_add(self.name);
-        match self.told {
-            Told::Again => before.max(output.saturating_add(self.whole)),
-            Told::Response => before.saturating_add(output).max(self.whole),
-            Told::Nothing | Told::Shape => {
-                let output = output.saturating_add(self.undecided);
-                before.saturating_add(output).saturating_add(self.whole)
-            }
-        }
-    }
 }
 
 /// Counts in a JSON text, cut anywhere.
@@ -169,15 +124,7 @@ impl Text {
     }
 
     fn count(&mut self, value: Value, bytes: usize) {
-        let part = &mut self.part;
-        let counter = match value {
-            Value::Wrapping => return,
-            Value::Output => &mut part.output,
-            Value::Undecided => &mut part.undecided,
-            Value::Whole => &mut part.whole,
-            Value::Name => &mut part.name,
-        };
-        *counter = counter.saturating_add(long(bytes));
+        self.part.count(value, long(bytes));
     }
 
     fn pass(&mut self, bytes: usize) {
