@@ -255,8 +255,9 @@ impl SpendingLimitLayer {
 
     /// Notes [tags](Tags) in the usage rows of calls, by the request's head and its caller: the
     /// customer or the feature that a call is for. The handler may add others
-    /// ([`Charge::tag`](crate::Charge::tag)). They decide nothing. Where they come from the client,
-    /// check them: they are stored as they are, within their bounds.
+    /// ([`Charge::tag`](crate::Charge::tag)), which come first where there are more than a row keeps.
+    /// They decide nothing. Where they come from the client, check them: they are stored as they
+    /// are, within their bounds.
     ///
     /// ```
     /// use tollgate::{PriceTable, SpendingLimitLayer, store::MemoryStore, usage::Tags};

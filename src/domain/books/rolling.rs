@@ -71,7 +71,7 @@ impl Rolling {
         self.window
     }
 
-    /// The charges that still count.
+    /// The charges that still count, without what was given back.
     #[must_use]
     pub fn settled(&self) -> Money {
         self.settled

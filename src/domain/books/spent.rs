@@ -8,7 +8,7 @@ use crate::domain::budget::{BudgetWindow, Moment, RollingWindow, SpendingLimits,
 /// What was spent in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// What was charged.
+    /// What was charged and not given back.
     pub settled: Money,
     /// What is set aside.
     pub held: Money,

@@ -1,6 +1,6 @@
 //! Payments and corrections, inside a transaction.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     accounts::load,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     domain::{
         books::{self, Balance, ChargedCall},
+        budget::Calendar,
         money::Money,
         usage::{Adjustment, RefundedCall, UsageDetails, is_reference},
     },
@@ -57,20 +58,19 @@ impl UnitOfWork<'_> {
                 .then_some(balance)
                 .ok_or_else(StoreError::reference_taken));
         }
-        let owner = account.number;
-        let call = match &change.call {
-            None => None,
-            Some(call) => match self.charged(owner, call)? {
-                None => return Ok(Err(StoreError::unknown_call())),
-                found => found,
-            },
+        let find = |call| {
+            charged(
+                self.connection,
+                &self.settings.calendar,
+                account.number,
+                call,
+            )
         };
-        let account = load(
-            &mut self.accounts,
-            &mut self.statements,
-            id,
-            &change.budgets,
-        )?;
+        let call = match change.call.as_ref().map(find).transpose()? {
+            None => None,
+            Some(None) => return Ok(Err(StoreError::unknown_call())),
+            Some(found) => found,
+        };
         if let Err(refusal) = books::pay(account, change, rule, call.as_ref(), self.moment) {
             return Ok(Err(refusal.into()));
         }
@@ -92,37 +92,37 @@ impl UnitOfWork<'_> {
             ])?;
         Ok(Ok(account.row.balance))
     }
+}
 
-    /// A call of which something is given back, if the log has it.
-    fn charged(
-        &self,
-        owner: Option<i64>,
-        call: &RefundedCall,
-    ) -> Result<Option<ChargedCall>, Failure> {
-        let found = self
-            .connection
-            .prepare_cached(
-                "SELECT charged, started_at, settled_at,
-                 (SELECT coalesce(sum(amount), 0) FROM credit WHERE refunded = usage.position),
-                 details FROM usage WHERE position = ? AND account = ? AND request_id = ?",
-            )?
-            .query_row(
-                params![count(call.position), owner, &*call.request_id],
-                |row| {
-                    let times: (i64, i64) = (row.get(1)?, row.get(2)?);
-                    Ok((money(row, 0), money(row, 3), times, details(row, 4)))
-                },
-            )
-            .optional()?;
-        let Some((charged, refunded, (started_at, settled_at), details)) = found else {
-            return Ok(None);
-        };
-        let (details, calendar) = (details?, &self.settings.calendar);
-        Ok(Some(ChargedCall {
-            charged: charged?,
-            refunded: refunded?,
-            windows: UsageDetails::windows_of(details.as_deref(), moment(started_at)?, calendar),
-            second: moment(settled_at)?.as_second(),
-        }))
-    }
+/// A call of which something is given back, if the log has it.
+fn charged(
+    connection: &Connection,
+    calendar: &Calendar,
+    owner: Option<i64>,
+    call: &RefundedCall,
+) -> Result<Option<ChargedCall>, Failure> {
+    let found = connection
+        .prepare_cached(
+            "SELECT charged, started_at, settled_at,
+             (SELECT coalesce(sum(amount), 0) FROM credit WHERE refunded = usage.position),
+             details FROM usage WHERE position = ? AND account = ? AND request_id = ?",
+        )?
+        .query_row(
+            params![count(call.position), owner, &*call.request_id],
+            |row| {
+                let times: (i64, i64) = (row.get(1)?, row.get(2)?);
+                Ok((money(row, 0), money(row, 3), times, details(row, 4)))
+            },
+        )
+        .optional()?;
+    let Some((charged, refunded, (started_at, settled_at), details)) = found else {
+        return Ok(None);
+    };
+    let started_at = moment(started_at)?;
+    Ok(Some(ChargedCall {
+        charged: charged?,
+        refunded: refunded?,
+        windows: UsageDetails::windows_of(details?.as_deref(), started_at, calendar),
+        second: moment(settled_at)?.as_second(),
+    }))
 }
