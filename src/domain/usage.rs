@@ -7,6 +7,7 @@ mod tags;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub(crate) use self::payment::PaymentMeaning;
 pub use self::{
     details::UsageDetails,
     payment::{Adjustment, Credit, RefundedCall, Transaction, is_reference},

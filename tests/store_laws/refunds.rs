@@ -172,6 +172,8 @@ pub(crate) async fn a_call_is_given_back_once<S: LedgerEngine>(store: S, clock: 
         refund(5, "a"),
         back(&ann, 6, "a"),
         back(&ann, 6, "a").in_budget(key.clone()),
+        back(&ann, 6, "a").of_call(&row),
+        refund(6, "a").in_budget(budget("team-1")),
     ] {
         assert_eq!(kind(store.adjust(other).await), StoreErrorKind::Conflict);
     }

@@ -10,6 +10,7 @@ use tollgate::{
         AuditLog, BudgetId, KeyId, KeyLookup, KeyStore, Ledger, Page, SessionStore, SqliteStore,
         StoreErrorKind, UserStore,
     },
+    usage::Credit,
 };
 
 use crate::{
@@ -86,6 +87,12 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     let (ann, key) = (account("ann"), [budget("key-1")]);
     let store = open(folder.path()).await;
     pay(&store, &ann, 100).await;
+    let gift = Credit {
+        account: ann.clone(),
+        amount: nanos(7),
+        reference: "gift".to_owned(),
+    };
+    let given = store.credit(gift.clone()).await.unwrap();
     let held = hold(&store, &ann, &key, 30).await.unwrap();
     store.settle(held, costs(30)).await.unwrap();
     store.close().await.unwrap();
@@ -105,6 +112,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
         INSERT INTO audit (at, action, outcome, stranger, ordinal) VALUES (4102444800000000, 'authenticate', 'refused', 1, 1);
         DROP TABLE abandoned; ALTER TABLE api_key DROP COLUMN is_disabled;
         DROP INDEX credit_by_call; ALTER TABLE credit DROP COLUMN refunded; ALTER TABLE credit DROP COLUMN request_id;
+        ALTER TABLE credit DROP COLUMN budgets;
         PRAGMA user_version = 8";
     file.execute_batch(before).unwrap();
     drop(file);
@@ -112,6 +120,8 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     let store = open(folder.path()).await;
     let entries = store.entries(AuditFilter::default(), Page::first(9));
     assert_eq!(entries.await.unwrap().items.len(), 2);
+    // A payment from before references stood for budgets.
+    assert_eq!(store.credit(gift).await.unwrap().deposited, given.deposited);
     let found = store.budget(&ann, &key[0]).await.unwrap();
     assert_eq!((found.day.settled, &found.rolling), (nanos(30), &None));
     let limits = rolling(86_400, 50);

@@ -277,7 +277,7 @@ pub(crate) async fn a_rolling_limit_for_ten_serves_ten_of_a_hundred<S: LedgerEng
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_restart() {
-    use tollgate::store::Ledger;
+    use tollgate::{store::Ledger, usage::Credit};
 
     use crate::engines::postgres_on;
 
@@ -287,6 +287,12 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
     let (ann, key) = (account("ann"), [budget("key-1")]);
     let (store, _) = postgres_on(place.clone()).await;
     pay(&store, &ann, 100).await;
+    let gift = Credit {
+        account: ann.clone(),
+        amount: nanos(7),
+        reference: "gift".to_owned(),
+    };
+    let given = store.credit(gift.clone()).await.unwrap();
     spend(&store, &ann, &key, 30).await;
     store.close().await.unwrap();
     let pool = crate::postgres_server::pool(place.clone(), 1).await;
@@ -303,11 +309,14 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
              DROP COLUMN usage_is_missing, DROP COLUMN details;
          DROP TABLE tollgate.abandoned;
          ALTER TABLE tollgate.api_key DROP COLUMN is_disabled;
-         ALTER TABLE tollgate.credit DROP COLUMN refunded, DROP COLUMN request_id;
+         ALTER TABLE tollgate.credit DROP COLUMN refunded, DROP COLUMN request_id,
+             DROP COLUMN budgets;
          DELETE FROM tollgate.migration WHERE version >= 7";
     sqlx::raw_sql(before).execute(&pool).await.unwrap();
 
     let (store, _) = postgres_on(place.clone()).await;
+    // A payment from before references stood for budgets.
+    assert_eq!(store.credit(gift).await.unwrap().deposited, given.deposited);
     let found = store.budget(&ann, &key[0]).await.unwrap();
     assert_eq!((found.day.settled, &found.rolling), (nanos(30), &None));
     let limits = rolling(86_400, 50);

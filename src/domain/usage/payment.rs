@@ -75,7 +75,8 @@ pub struct Adjustment {
     /// How much: positive in the account's favour, negative against it. A refund is above zero.
     pub amount: Money,
     /// Names the correction, in 1 to 255 bytes: the same reference again is the same correction,
-    /// whatever budgets it names. Payments and corrections share one set of references.
+    /// and is booked once; with another amount, call or set of budgets it is refused. Payments and
+    /// corrections share one set of references.
     pub reference: String,
     /// The budgets of the account to which it is given back; usually none. Without a
     /// [call](Self::of_call) it lowers what they have spent in the day and the month that are
@@ -143,6 +144,50 @@ impl Adjustment {
     /// The position of the call that it gives back.
     pub(crate) fn position(&self) -> Option<u64> {
         self.call.as_ref().map(|call| call.position)
+    }
+
+    /// The budgets as one text, a JSON list in order without repetitions; empty without any.
+    pub(crate) fn budget_names(&self) -> String {
+        let mut names: Vec<&str> = self.budgets.iter().map(BudgetId::as_str).collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        names.sort_unstable();
+        names.dedup();
+        serde_json::Value::from(names).to_string()
+    }
+}
+
+/// What a reference stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct PaymentMeaning {
+    /// Whose money was moved.
+    pub(crate) account: AccountId,
+    /// How much.
+    pub(crate) amount: Money,
+    /// The position of the call that was given back.
+    pub(crate) call: Option<u64>,
+    /// As [`Adjustment::budget_names`] tells them. `None` in a row from before they were stored.
+    pub(crate) budgets: Option<String>,
+}
+
+impl PaymentMeaning {
+    pub(crate) fn of(change: &Adjustment) -> Self {
+        Self {
+            account: change.account.clone(),
+            amount: change.amount,
+            call: change.position(),
+            budgets: Some(change.budget_names()),
+        }
+    }
+
+    /// Whether this is the same movement of money again.
+    pub(crate) fn is_of(&self, change: &Adjustment) -> bool {
+        let budgets = self.budgets.as_ref();
+        self.account == change.account
+            && self.amount == change.amount
+            && self.call == change.position()
+            && budgets.is_none_or(|budgets| *budgets == change.budget_names())
     }
 }
 

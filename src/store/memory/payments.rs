@@ -9,17 +9,16 @@ use crate::{
         books::{self, Balance, ChargedCall},
         budget::Calendar,
         money::Money,
-        usage::{Adjustment, RefundedCall, Transaction, UsageDetails, is_reference},
+        usage::{
+            Adjustment, PaymentMeaning, RefundedCall, Transaction, UsageDetails, is_reference,
+        },
     },
     store::StoreError,
     sync::lock,
 };
 
-/// What a reference names: whose, how much, and of which call.
-type Named = (AccountId, Money, Option<u64>);
-
 /// All payments by reference.
-pub(super) type Payments = HashMap<String, Named>;
+pub(super) type Payments = HashMap<String, PaymentMeaning>;
 
 pub(super) struct Payment {
     pub(super) transaction: Transaction,
@@ -39,10 +38,9 @@ impl Inner {
         }
         books::check(&change, rule)?;
         let id = &change.account;
-        let named = (id.clone(), change.amount, change.position());
         let mut payments = lock(&self.accounts.payments);
         if let Some(earlier) = payments.get(&change.reference) {
-            if *earlier != named {
+            if !earlier.is_of(&change) {
                 return Err(StoreError::reference_taken());
             }
             let balance = self.with_known(id, |account| account.balance);
@@ -72,7 +70,8 @@ impl Inner {
             });
             Ok::<_, StoreError>(account.balance)
         })?;
-        payments.insert(change.reference, named);
+        let meaning = PaymentMeaning::of(&change);
+        payments.insert(change.reference, meaning);
         Ok(balance)
     }
 }

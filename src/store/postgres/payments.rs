@@ -15,13 +15,13 @@ use crate::{
         budget::Calendar,
         clock::Timestamp,
         money::Money,
-        usage::{Adjustment, RefundedCall, UsageDetails},
+        usage::{Adjustment, PaymentMeaning, RefundedCall, UsageDetails},
     },
     store::StoreError,
 };
 
-const PAYMENTS: &str = "SELECT reference, account.id, amount, refunded FROM credit JOIN account
-     ON number = account WHERE reference = ANY($1)";
+const PAYMENTS: &str = "SELECT reference, account.id, amount, refunded, budgets FROM credit
+     JOIN account ON number = account WHERE reference = ANY($1)";
 
 /// The lock of their account covers what was given back of them.
 const CALLS: &str = "SELECT id, usage.position, request_id, charged, started_at, settled_at,
@@ -32,19 +32,17 @@ const CALLS: &str = "SELECT id, usage.position, request_id, charged, started_at,
 
 /// In the order of the references, so that transactions never deadlock. A row that another process
 /// is inserting at the same time is waited for, and then missing from the count.
-const PAY: &str = "INSERT INTO credit (account, reference, amount, paid_at, refunded, request_id)
-     SELECT account, reference, amount, $4, refunded, request_id
-     FROM unnest($1::bigint[], $2::text[], $3::bigint[], $5::bigint[], $6::text[])
-         AS paid (account, reference, amount, refunded, request_id)
+const PAY: &str = "INSERT INTO credit
+         (account, reference, amount, paid_at, refunded, request_id, budgets)
+     SELECT account, reference, amount, $4, refunded, request_id, budgets
+     FROM unnest($1::bigint[], $2::text[], $3::bigint[], $5::bigint[], $6::text[], $7::text[])
+         AS paid (account, reference, amount, refunded, request_id, budgets)
      ORDER BY reference ON CONFLICT (reference) DO NOTHING";
-
-/// What a reference names: whose, how much, and of which call.
-type Named = (AccountId, Money, Option<u64>);
 
 /// What the batch must know of earlier payments, and those that it makes.
 #[derive(Default)]
 pub(super) struct Payments {
-    by_reference: HashMap<String, Named>,
+    by_reference: HashMap<String, PaymentMeaning>,
     /// Calls of which something is given back, by account and position.
     calls: HashMap<(AccountId, u64), (RequestId, ChargedCall)>,
     /// New ones: the command, and the row of its account.
@@ -63,9 +61,8 @@ impl UnitOfWork {
             return Ok(Err(refusal.into()));
         }
         let (id, now) = (&change.account, self.moment);
-        let named = (id.clone(), change.amount, change.position());
         if let Some(earlier) = self.payments.by_reference.get(&change.reference) {
-            if *earlier != named {
+            if !earlier.is_of(change) {
                 return Ok(Err(StoreError::reference_taken()));
             }
             return Ok(Ok(self.account(id)?.balance));
@@ -89,7 +86,8 @@ impl UnitOfWork {
             charged.refunded = charged.refunded.saturating_add(change.amount);
         }
         let reference = change.reference.clone();
-        payments.by_reference.insert(reference, named);
+        let meaning = PaymentMeaning::of(change);
+        payments.by_reference.insert(reference, meaning);
         payments.paid.push((index, number));
         Ok(Ok(balance))
     }
@@ -119,8 +117,13 @@ impl Payments {
             .await?;
         for row in &rows {
             let call = row.try_get::<Option<i64>, _>(3)?.map(uncount).transpose()?;
-            let named = (name(row, 1)?, money(row, 2)?, call);
-            payments.by_reference.insert(row.try_get(0)?, named);
+            let meaning = PaymentMeaning {
+                account: name(row, 1)?,
+                amount: money(row, 2)?,
+                call,
+                budgets: row.try_get(4)?,
+            };
+            payments.by_reference.insert(row.try_get(0)?, meaning);
         }
         let calls = changes().filter_map(|change| {
             let position = change.position()?;
@@ -166,7 +169,7 @@ impl Payments {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let (mut accounts, mut references, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut refunded, mut request_ids) = (Vec::new(), Vec::new());
+        let (mut refunded, mut request_ids, mut budgets) = (Vec::new(), Vec::new(), Vec::new());
         for (index, account) in &self.paid {
             if let Some(Command::Pay { change, .. }) = batch.get(*index) {
                 accounts.push(*account);
@@ -174,6 +177,7 @@ impl Payments {
                 amounts.push(change.amount.nanos());
                 refunded.push(change.position().map(count));
                 request_ids.push(change.call.as_ref().map(|call| &*call.request_id));
+                budgets.push(change.budget_names());
             }
         }
         if accounts.is_empty() {
@@ -187,6 +191,7 @@ impl Payments {
             .bind(Moment(now))
             .bind(refunded)
             .bind(request_ids)
+            .bind(budgets)
             .execute(connection)
             .await?
             .rows_affected();

@@ -32,15 +32,16 @@ impl UnitOfWork<'_> {
         if let Err(refusal) = books::check(change, rule) {
             return Ok(Err(refusal.into()));
         }
-        let position = change.position().map(count);
+        let (position, budgets) = (change.position().map(count), change.budget_names());
         let earlier = self
             .connection
             .prepare_cached(
-                "SELECT account.id, amount, refunded FROM credit JOIN account ON number = account
-                 WHERE reference = ?",
+                "SELECT account.id, amount, refunded, budgets FROM credit
+                 JOIN account ON number = account WHERE reference = ?",
             )?
             .query_row([reference], |row| {
-                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+                let place = (row.get::<_, String>(0)?, row.get(2)?);
+                Ok((place, row.get(1)?, row.get::<_, Option<String>>(3)?))
             })
             .optional()?;
         let account = load(
@@ -49,10 +50,11 @@ impl UnitOfWork<'_> {
             id,
             &change.budgets,
         )?;
-        if let Some((earlier_id, earlier_amount, earlier_position)) = earlier {
+        if let Some(((earlier_id, earlier_position), earlier_amount, earlier_budgets)) = earlier {
             let is_same = earlier_id == id.as_str()
                 && change.amount == Money::from_nanos(earlier_amount)
-                && position == earlier_position;
+                && position == earlier_position
+                && earlier_budgets.is_none_or(|earlier| earlier == budgets);
             let balance = account.row.balance;
             return Ok(is_same
                 .then_some(balance)
@@ -78,7 +80,7 @@ impl UnitOfWork<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO credit (position, account, previous_charge, reference, amount, paid_at,
-                 refunded, request_id) VALUES (?,?,?,?,?,?,?,?)",
+                 refunded, request_id, budgets) VALUES (?,?,?,?,?,?,?,?,?)",
             )?
             .execute(params![
                 self.log.position(&mut self.statements)?,
@@ -89,6 +91,7 @@ impl UnitOfWork<'_> {
                 micros(self.now),
                 position,
                 change.call.as_ref().map(|call| &*call.request_id),
+                budgets,
             ])?;
         Ok(Ok(account.row.balance))
     }

@@ -375,8 +375,13 @@ ALTER TABLE credit ADD COLUMN request_id TEXT;
 CREATE INDEX credit_by_call ON credit (refunded) WHERE refunded IS NOT NULL;
 ";
 
+/// To which budgets a correction gave something back, as JSON; '' for none, NULL in older rows.
+const REFUNDED_BUDGETS: &str = "
+ALTER TABLE credit ADD COLUMN budgets TEXT;
+";
+
 /// All changes of the tables, in order.
-pub(super) const STEPS: [&str; 20] = [
+pub(super) const STEPS: [&str; 21] = [
     FIRST,
     SECOND,
     MONEY,
@@ -397,6 +402,7 @@ pub(super) const STEPS: [&str; 20] = [
     DISABLED_KEYS,
     USAGE_DETAILS,
     REFUNDS,
+    REFUNDED_BUDGETS,
 ];
 
 #[cfg(test)]

@@ -150,12 +150,14 @@ impl Shared {
     }
 }
 
-/// What a reference stands for within its account. Without a call it is the amount alone, as
-/// payments are stored that know of none.
+/// What a reference stands for within its account. Without a call and budgets it is the amount
+/// alone, as payments are stored that know of none.
 fn meaning(change: &Adjustment) -> String {
-    let amount = change.amount.nanos();
-    match change.position() {
-        None => amount.to_string(),
-        Some(position) => format!("{amount}@{position}"),
+    let mut meaning = change.amount.nanos().to_string();
+    if let Some(position) = change.position() {
+        meaning.push('@');
+        meaning.push_str(&position.to_string());
     }
+    meaning.push_str(&change.budget_names());
+    meaning
 }
