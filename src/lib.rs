@@ -90,8 +90,8 @@
 //! `TraceLayer`, further out. If it declares the fields `principal`, `credential` or `denial`
 //! (`tracing::field::Empty`), they are filled in.
 //!
-//! With the feature `metrics` there are three counters and a gauge. Their labels are bounded by the
-//! program, not by its clients:
+//! With the feature `metrics` there are three counters and a gauge (`describe_metrics` tells your
+//! recorder what they are). Their labels are bounded by the program, not by its clients:
 //!
 //! | metric | counts | labels |
 //! |---|---|---|
@@ -132,6 +132,8 @@ mod builder;
 mod cache;
 mod change;
 mod domain;
+#[cfg(feature = "metrics")]
+mod metric;
 mod recent;
 mod sync;
 mod trail;
@@ -185,6 +187,8 @@ pub use drain::{DrainLayer, DrainedBody};
 pub use fallback::FallbackLayer;
 pub use ip_allow::IpAllowLayer;
 pub use jwt::JwtLayer;
+#[cfg(feature = "metrics")]
+pub use metric::describe_metrics;
 pub use rate_limit::RateLimitLayer;
 pub use rbac::RbacLayer;
 pub use request_id::RequestIdLayer;

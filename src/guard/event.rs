@@ -115,7 +115,7 @@ fn count(layer: &'static str, decision: &'static str, kind: &'static str) {
 fn key(layer: &'static str, decision: &'static str, kind: &'static str) -> metrics::Key {
     let labels = [("layer", layer), ("decision", decision), ("kind", kind)];
     let labels = labels.map(|(name, value)| metrics::Label::new(name, value));
-    metrics::Key::from_parts("tollgate_decisions_total", labels.to_vec())
+    metrics::Key::from_parts(crate::metric::DECISIONS, labels.to_vec())
 }
 
 #[cfg(feature = "metrics")]

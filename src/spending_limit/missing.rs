@@ -120,7 +120,7 @@ impl Routes {
 #[cfg(feature = "metrics")]
 fn count(route: &Arc<str>) {
     let route = metrics::SharedString::from(Arc::clone(route));
-    metrics::counter!("tollgate_usage_missing_total", "route" => route).increment(1);
+    metrics::counter!(crate::metric::USAGE_MISSING, "route" => route).increment(1);
 }
 
 #[cfg(not(feature = "metrics"))]

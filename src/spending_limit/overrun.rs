@@ -56,7 +56,7 @@ impl OverrunLog {
 #[cfg(feature = "metrics")]
 fn count(route: &Arc<str>) {
     let route = metrics::SharedString::from(Arc::clone(route));
-    metrics::counter!("tollgate_hold_overruns_total", "route" => route).increment(1);
+    metrics::counter!(crate::metric::HOLD_OVERRUNS, "route" => route).increment(1);
 }
 
 #[cfg(not(feature = "metrics"))]

@@ -58,7 +58,7 @@ impl Drop for Unwritten {
 #[cfg(feature = "metrics")]
 fn shift(before: usize, after: usize) {
     let amount = f64::from(u32::try_from(after.abs_diff(before)).unwrap_or(u32::MAX));
-    let gauge = metrics::gauge!("tollgate_unwritten_settlements");
+    let gauge = metrics::gauge!(crate::metric::UNWRITTEN_SETTLEMENTS);
     match after.cmp(&before) {
         std::cmp::Ordering::Greater => gauge.increment(amount),
         std::cmp::Ordering::Less => gauge.decrement(amount),
