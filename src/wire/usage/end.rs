@@ -3,8 +3,9 @@
 /// An event with an error is found among so many bytes at the end of a stream, if it begins there.
 const END_MAX: usize = 2_048;
 
-/// The last bytes of a stream, [`END_MAX`] or more, in two parts: each byte is copied once at most,
-/// and none is moved.
+/// The last bytes of a stream, at least [`END_MAX`] of them if there were so many, in two parts: each
+/// byte is copied once at most, and none is moved. How many more are kept depends on how the stream
+/// was cut, so they aren't given out.
 #[derive(Debug)]
 pub(super) struct End {
     before: Vec<u8>,
@@ -45,12 +46,14 @@ impl End {
         self.last.extend_from_slice(end);
     }
 
+    /// The last [`END_MAX`] bytes, or all of a shorter stream.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        [&*self.before, &*self.last].concat()
+        let mut bytes = [&*self.before, &*self.last].concat();
+        bytes.split_off(bytes.len().saturating_sub(END_MAX))
     }
 
     /// Whether there were more before them.
     pub(super) const fn is_cut(&self) -> bool {
-        self.is_cut
+        self.is_cut || self.before.len().saturating_add(self.last.len()) > END_MAX
     }
 }

@@ -104,3 +104,40 @@ fn the_end_of_a_long_event_is_none_of_its_own() {
         assert_eq!(reader.error(), None);
     }
 }
+
+/// The last 2,048 bytes are read: an error is found if those have the blank line before it too.
+#[test]
+fn a_long_error_is_found_by_its_length_however_it_is_cut() {
+    let stream = |length: usize| {
+        let error = |text: &str| format!("data: {{\"error\":{{\"message\":\"{text}\"}}}}\n\n");
+        let text = "x".repeat(length - error("").len());
+        format!("data: {{\"choices\":[]}}\n\n{}", error(&text))
+    };
+    let told = |length| error("text/event-stream", &stream(length));
+    assert_eq!(told(2_046), Some(ToldError::AfterPart));
+    for length in [2_047, 2_048, 2_049, 2_100, 3_000, 4_095, 4_096, 5_000] {
+        assert_eq!(told(length), None, "{length}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_end_of_a_stream_is_the_same_however_it_is_cut(
+        length in 0_usize..9_000,
+        cuts in prop::collection::vec(0_usize..3_000, 1..12),
+    ) {
+        let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let mut end = end::End::new();
+        let (mut rest, mut cuts) = (bytes.as_slice(), cuts.into_iter().cycle());
+        for cut in cuts.by_ref().take(length) {
+            let (piece, behind) = rest.split_at(cut.min(rest.len()));
+            end.keep(piece);
+            rest = behind;
+        }
+        end.keep(rest);
+        prop_assert_eq!(end.bytes(), &bytes[length.saturating_sub(2_048)..]);
+        prop_assert_eq!(end.is_cut(), length > 2_048);
+    }
+}
