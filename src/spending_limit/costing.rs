@@ -67,14 +67,15 @@ impl Seen {
         self.call.has_failed() || self.status.is_some_and(|status| status.as_u16() >= 400)
     }
 
-    /// The most output tokens that can have been sent: a token is at least a byte, of what isn't
-    /// known to wrap the output where that can be told. Of compressed bytes there is no telling.
+    /// The most output tokens that can have been sent: what was counted, and beyond that a token is
+    /// at least a byte, of what isn't known to wrap the output where that can be told. Of compressed
+    /// bytes there is no telling.
     fn produced(&self) -> u64 {
         if self.is_encoded {
             return u64::MAX;
         }
         let reader = self.reader.as_ref();
-        let read = reader.and_then(|reader| reader.produced());
+        let read = reader.and_then(|reader| reader.output_at_most());
         read.unwrap_or(self.bytes)
     }
 

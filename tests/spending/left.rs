@@ -228,3 +228,36 @@ async fn a_compressed_stream_costs_the_hold() {
         assert_eq!(nanos(&row), HELD);
     }
 }
+
+/// What a stream costs that is left after its last event, of those that its client took.
+async fn costs(events: &[&'static str]) -> i64 {
+    let gate = Gate::new().await;
+    let layer = gate.layer(by_token().output_bound(TokenBound::Fixed(BOUND)));
+    let (taken, mut all) = (events.len(), events.to_vec());
+    all.push("data: [DONE]\n\n");
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        let answer = answer("text/event-stream", &all);
+        async { Ok::<_, Infallible>(answer) }
+    }));
+    let mut body = service.oneshot(request()).await.unwrap().into_body();
+    for _ in 0..taken {
+        body.frame().await.unwrap().unwrap();
+    }
+    drop(body);
+    let row = gate.last().await;
+    assert_eq!(row.settlement.outcome, Outcome::Disconnected);
+    nanos(&row)
+}
+
+#[tokio::test]
+async fn a_count_at_the_start_is_not_that_of_the_whole() {
+    const FIRST: &str = "data: {\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\
+        \"assistant\",\"content\":\"\"}}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":300}}\n\n";
+    const TEXT: &str = "data: {\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\
+        \"and this is a sentence of forty-one bytes\"}}]}\n\n";
+    const LAST: &str = "data: {\"object\":\"chat.completion.chunk\",\"choices\":[],\"usage\":\
+        {\"prompt_tokens\":9,\"completion_tokens\":310}}\n\n";
+    assert_eq!(costs(&[FIRST]).await, 9_000 + 300 * 10_000);
+    assert_eq!(costs(&[FIRST, TEXT]).await, 9_000 + (300 + 41) * 10_000);
+    assert_eq!(costs(&[FIRST, TEXT, LAST]).await, 9_000 + 310 * 10_000);
+}

@@ -1,6 +1,7 @@
 //! Reads the usage that an answer reports, in passing: nothing is delayed, and little is kept.
 
 mod counts;
+mod covered;
 mod end;
 mod envelope;
 mod json;
@@ -18,7 +19,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, header::CONTENT_TYPE};
 
-use self::{json::Scanner, members::Members, produced::Produced, sse::Events};
+use self::{covered::Covered, json::Scanner, members::Members, produced::Produced, sse::Events};
 use super::encoding::is_encoded;
 use crate::domain::charge::{Tiers, Tokens};
 
@@ -36,6 +37,7 @@ pub(crate) struct UsageReader {
     kind: Kind,
     /// Set if the output is counted that no usage counts.
     produced: Option<Produced>,
+    covered: Covered,
 }
 
 enum Kind {
@@ -48,6 +50,7 @@ impl UsageReader {
         Self {
             kind,
             produced: None,
+            covered: Covered::new(),
         }
     }
 
@@ -101,13 +104,34 @@ impl UsageReader {
         self.produced.as_ref().map(Produced::tokens)
     }
 
+    /// The most output tokens that there can have been: what was counted and what came after, or
+    /// all that has passed where no count says much.
+    pub(crate) fn output_at_most(&self) -> Option<u64> {
+        let written = self.produced()?;
+        let tokens = self.tokens();
+        let Some(counted) = tokens else {
+            return Some(written);
+        };
+        let after = self.covered.written_after(tokens, written);
+        let output = counted.output.saturating_add(after);
+        Some(match self.found().is_final() && has_both(counted) {
+            true => output,
+            false => output.max(written),
+        })
+    }
+
     pub(crate) fn feed(&mut self, piece: &[u8]) {
-        if let Some(produced) = &mut self.produced {
-            produced.feed(piece);
-        }
         match &mut self.kind {
-            Kind::Json(scanner) => scanner.feed(piece),
-            Kind::Events(events) => events.feed(piece),
+            Kind::Json(scanner) => {
+                if let Some(produced) = &mut self.produced {
+                    produced.feed(piece);
+                }
+                scanner.feed(piece);
+            }
+            Kind::Events(events) => match &mut self.produced {
+                None => events.feed(piece),
+                Some(produced) => feed_both(events, produced, &mut self.covered, piece),
+            },
         }
     }
 
@@ -142,8 +166,8 @@ impl UsageReader {
         match &self.kind {
             Kind::Json(_) if !found.is_list() => found.is_final() || is_over,
             Kind::Json(_) | Kind::Events(_) => {
-                let has_both = |tokens: Tokens| tokens.tells_input() && tokens.output > 0;
-                found.is_final() && (is_over || self.tokens().is_some_and(has_both))
+                let is_whole = || self.tokens().is_some_and(has_both) && self.is_covered();
+                found.is_final() && (is_over || is_whole())
             }
         }
     }
@@ -158,11 +182,40 @@ impl UsageReader {
         self.found().service_tiers()
     }
 
+    /// Whether nothing was written after the latest count, as far as that is known.
+    fn is_covered(&self) -> bool {
+        let written = self.produced();
+        written.is_none_or(|written| self.covered.is_all(self.tokens(), written))
+    }
+
     fn found(&self) -> &Members {
         match &self.kind {
             Kind::Json(scanner) => scanner.found(),
             Kind::Events(events) => events.found(),
         }
+    }
+}
+
+fn has_both(tokens: Tokens) -> bool {
+    tokens.tells_input() && tokens.output > 0
+}
+
+/// Event by event, so that it is known what came after a count. Once as much was written as there
+/// is to count up to, the rest is one piece.
+fn feed_both(events: &mut Events, produced: &mut Produced, covered: &mut Covered, piece: &[u8]) {
+    let mut rest = piece;
+    while !rest.is_empty() {
+        // It may belong to the CR that ended the last event.
+        let is_feed = rest.starts_with(b"\n") && produced.is_at_end();
+        let (event, _) = rest.split_at(if is_feed { 1 } else { rest.len() });
+        let read = event.len().saturating_sub(produced.feed_event(event).len());
+        let (event, behind) = rest.split_at(read);
+        events.feed(event);
+        if produced.is_at_end() {
+            let tokens = events.found().usage().tokens();
+            covered.end_event(tokens, produced.tokens(), events.are_read());
+        }
+        rest = behind;
     }
 }
 

@@ -72,11 +72,31 @@ impl Produced {
     }
 
     #[inline]
-    pub(super) fn feed(&mut self, piece: &[u8]) {
-        // Of the current event it may turn out that less of it counts.
-        if self.text.certain() < self.most {
-            self.look_at(piece);
+    pub(super) fn feed(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            piece = self.feed_event(piece);
         }
+    }
+
+    /// Reads to the end of the event, and returns what follows it: nothing, where events no longer
+    /// matter.
+    #[inline]
+    pub(super) fn feed_event<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        if self.is_full() {
+            return &[];
+        }
+        self.look_at(piece)
+    }
+
+    /// Whether no more is counted. Of the current event it may turn out that less of it counts.
+    fn is_full(&self) -> bool {
+        self.text.certain() >= self.most
+    }
+
+    /// Whether an event has just ended, or events no longer matter.
+    pub(super) fn is_at_end(&self) -> bool {
+        let lines = self.lines.as_ref();
+        self.is_lost || self.is_full() || lines.is_some_and(Lines::are_between)
     }
 
     /// This many bytes can't be seen.
@@ -93,31 +113,30 @@ impl Produced {
 
     #[cold]
     #[inline(never)]
-    fn look_at(&mut self, piece: &[u8]) {
-        let mut rest = piece;
-        while !rest.is_empty() && !self.is_lost && self.text.certain() < self.most {
-            let Some(lines) = &mut self.lines else {
-                self.text.read(rest);
-                return;
-            };
-            let (text, event) = (&mut self.text, &mut self.event);
-            let mut odd = None;
-            rest = lines.read_event(rest, |shown| {
-                odd = event.note(shown, text);
-                odd.is_none()
-            });
-            let is_over = lines.are_between();
-            if let Some(read) = odd {
-                self.lose();
-                self.text.add(long(read));
-            } else if is_over {
-                self.text.begin_anew(self.event.told);
-                self.event = Event::new();
-            }
-        }
+    fn look_at<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
         if self.is_lost {
-            self.text.add(long(rest.len()));
+            self.text.add(long(piece.len()));
+            return &[];
         }
+        let Some(lines) = &mut self.lines else {
+            self.text.read(piece);
+            return &[];
+        };
+        let (text, event) = (&mut self.text, &mut self.event);
+        let mut odd = None;
+        let rest = lines.read_event(piece, |shown| {
+            odd = event.note(shown, text);
+            odd.is_none()
+        });
+        let is_over = lines.are_between();
+        if let Some(read) = odd {
+            self.lose();
+            self.text.add(long(read));
+        } else if is_over {
+            self.text.begin_anew(self.event.told);
+            self.event = Event::new();
+        }
+        rest
     }
 }
 

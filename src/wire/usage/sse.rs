@@ -68,6 +68,11 @@ impl Events {
         self.scanner.found()
     }
 
+    /// Whether nothing that has passed is still to be parsed, or its event isn't over.
+    pub(super) fn are_read(&self) -> bool {
+        self.kept.is_empty() && self.lines.are_between()
+    }
+
     /// The error that the stream ended with, without counts for the whole of it. What was sent
     /// before says nothing about that, so only its end is kept, and parsed once it is over.
     pub(super) fn error(&self) -> Option<ToldError> {

@@ -5,6 +5,7 @@ use super::*;
 
 mod broken;
 mod contradictions;
+mod covered;
 mod cuts;
 mod hostile;
 mod produced;
