@@ -47,6 +47,13 @@ impl Covered {
         }
     }
 
+    /// No more is counted of what is written.
+    pub(super) fn end_stream(&mut self, tokens: Option<Tokens>) {
+        if tokens != self.tokens {
+            (self.tokens, self.written) = (tokens, u64::MAX);
+        }
+    }
+
     /// How much was written after these tokens were counted. Those of an event that hasn't ended
     /// cover what it has had.
     pub(super) fn written_after(&self, tokens: Option<Tokens>, written: u64) -> u64 {

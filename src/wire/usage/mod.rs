@@ -129,7 +129,9 @@ impl UsageReader {
                 scanner.feed(piece);
             }
             Kind::Events(events) => match &mut self.produced {
-                None => events.feed(piece),
+                None => {
+                    events.feed(piece);
+                }
                 Some(produced) => feed_both(events, produced, &mut self.covered, piece),
             },
         }
@@ -205,6 +207,12 @@ fn has_both(tokens: Tokens) -> bool {
 fn feed_both(events: &mut Events, produced: &mut Produced, covered: &mut Covered, piece: &[u8]) {
     let mut rest = piece;
     while !rest.is_empty() {
+        if produced.is_full() {
+            if events.feed(rest) {
+                covered.end_stream(events.found().usage().tokens());
+            }
+            return;
+        }
         // It may belong to the CR that ended the last event.
         let is_feed = rest.starts_with(b"\n") && produced.is_at_end();
         let (event, _) = rest.split_at(if is_feed { 1 } else { rest.len() });

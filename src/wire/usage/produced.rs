@@ -73,30 +73,20 @@ impl Produced {
 
     #[inline]
     pub(super) fn feed(&mut self, mut piece: &[u8]) {
-        while !piece.is_empty() {
+        while !piece.is_empty() && !self.is_full() {
             piece = self.feed_event(piece);
         }
     }
 
-    /// Reads to the end of the event, and returns what follows it: nothing, where events no longer
-    /// matter.
-    #[inline]
-    pub(super) fn feed_event<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
-        if self.is_full() {
-            return &[];
-        }
-        self.look_at(piece)
-    }
-
     /// Whether no more is counted. Of the current event it may turn out that less of it counts.
-    fn is_full(&self) -> bool {
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
         self.text.certain() >= self.most
     }
 
     /// Whether an event has just ended, or events no longer matter.
     pub(super) fn is_at_end(&self) -> bool {
-        let lines = self.lines.as_ref();
-        self.is_lost || self.is_full() || lines.is_some_and(Lines::are_between)
+        self.is_lost || self.lines.as_ref().is_some_and(Lines::are_between)
     }
 
     /// This many bytes can't be seen.
@@ -111,9 +101,11 @@ impl Produced {
         }
     }
 
+    /// Reads to the end of the event, and returns what follows it: nothing, where events no longer
+    /// matter.
     #[cold]
     #[inline(never)]
-    fn look_at<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+    pub(super) fn feed_event<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
         if self.is_lost {
             self.text.add(long(piece.len()));
             return &[];

@@ -106,16 +106,19 @@ impl Events {
         self.end = Some(End::new());
     }
 
+    /// Whether anything was parsed, so that there may be another count.
     #[inline]
-    pub(super) fn feed(&mut self, piece: &[u8]) {
+    pub(super) fn feed(&mut self, piece: &[u8]) -> bool {
         if let Some(end) = &mut self.end {
             end.keep(piece);
         }
         // This single search is nearly the whole cost of a stream.
         let tells = self.reads_on || self.needle.find(piece).is_some();
-        if tells || !self.passes_by(piece) {
+        let is_parsed = tells || !self.passes_by(piece);
+        if is_parsed {
             self.look_at(piece);
         }
+        is_parsed
     }
 
     /// Whole events change nothing; where each event is sent as it comes, nearly all pieces are
