@@ -53,8 +53,6 @@ pub(super) struct Account {
     late: LateHolds<LateHold>,
     pub(super) latest: Links,
     pub(super) payments: Vec<Payment>,
-    /// What was given back of calls, by their positions.
-    pub(super) refunded: HashMap<u64, Money>,
     idempotency: IdempotencyKeys,
 }
 

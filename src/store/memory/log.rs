@@ -1,6 +1,6 @@
 //! The usage log: a ring in which each row points to the account's previous one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::domain::{
     AccountId,
@@ -8,6 +8,9 @@ use crate::domain::{
     money::Money,
     usage::{Call, Settlement, UsageEntry},
 };
+
+/// What was given back of rows that are gone, and is forgotten with one refund: more than it adds.
+const FORGOTTEN: usize = 8;
 
 /// The latest rows of an account. Every row stores the links as they were when it was written, so a
 /// page is read by following them, whatever other accounts wrote in between.
@@ -28,6 +31,8 @@ pub(super) struct UsageLog {
     rows: VecDeque<Row>,
     rows_max: usize,
     next: u64,
+    /// What was given back of calls, by their positions.
+    refunded: BTreeMap<u64, Money>,
 }
 
 impl UsageLog {
@@ -36,6 +41,7 @@ impl UsageLog {
             rows: VecDeque::new(),
             rows_max,
             next: 1,
+            refunded: BTreeMap::new(),
         }
     }
 
@@ -77,6 +83,26 @@ impl UsageLog {
         oldest
     }
 
+    /// What was given back of the call at `position`.
+    pub(super) fn refunded(&self, position: u64) -> Money {
+        self.refunded.get(&position).copied().unwrap_or_default()
+    }
+
+    /// Notes what is given back of a call whose row is there. It is forgotten when the row is gone, by
+    /// later refunds rather than by every row that makes room for another.
+    pub(super) fn give_back(&mut self, position: u64, amount: Money) {
+        let oldest = self.rows.front().map(|row| row.entry.position);
+        let oldest = oldest.unwrap_or(self.next);
+        for _ in 0..FORGOTTEN {
+            match self.refunded.first_entry() {
+                Some(first) if *first.key() < oldest => first.remove(),
+                _ => break,
+            };
+        }
+        let refunded = self.refunded.entry(position).or_default();
+        *refunded = refunded.saturating_add(amount);
+    }
+
     /// All rows after a position.
     pub(super) fn after(&self, position: u64) -> impl Iterator<Item = &UsageEntry> {
         let known = |row: &Row| row.entry.position <= position;
@@ -105,5 +131,73 @@ impl UsageLog {
             step(&row.previous).and_then(|position| self.row(position, account))
         })
         .map(|row| &row.entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use crate::{
+        domain::{
+            money::Money,
+            page::Page,
+            usage::{Adjustment, Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement},
+        },
+        store::{AccountId, Ledger, MemoryStore, StoreErrorKind},
+        sync::lock,
+    };
+
+    #[tokio::test]
+    async fn what_was_given_back_is_forgotten_with_the_rows_of_its_calls() {
+        let store = MemoryStore::builder().usage_rows_max(10).build();
+        let (ann, one) = (AccountId::new("ann").unwrap(), Money::from_nanos(1));
+        let credit = Credit {
+            account: ann.clone(),
+            amount: Money::from_nanos(1_000),
+            reference: "payment".to_owned(),
+        };
+        store.credit(credit).await.unwrap();
+        let mut refunds = Vec::new();
+        for number in 0..100 {
+            let call = Call {
+                request_id: format!("request-{number}").into(),
+                account: ann.clone(),
+                principal: Arc::from("ann"),
+                key: None,
+                route: Arc::from("POST /chat"),
+                started_at: store.0.clock.now(),
+            };
+            let wish = HoldRequest {
+                call,
+                budgets: [].into(),
+                amount: Money::from_nanos(2),
+                lifetime: Duration::MAX,
+                expiry: Expiry::Release,
+                idempotency: None,
+            };
+            let held: Hold = store.hold(wish).await.unwrap().unwrap();
+            let costs = Settlement::new(Money::from_nanos(2), Outcome::Completed);
+            store.settle(held, costs).await.unwrap();
+            let newest = store.usage(&ann, Page::first(1)).await.unwrap().items;
+            let refund = Adjustment::new(ann.clone(), one, format!("refund-{number}"));
+            let refund = refund.of_call(&newest[0]);
+            store.adjust(refund.clone()).await.unwrap();
+            refunds.push(refund);
+        }
+        {
+            let log = lock(&store.0.log);
+            let kept: Vec<u64> = log.refunded.keys().copied().collect();
+            let rows: Vec<u64> = log.after(0).map(|row| row.position).collect();
+            assert_eq!(rows.len(), 10);
+            assert_eq!(kept, rows);
+        }
+        let before = store.balance(&ann).await.unwrap();
+        let mut again = refunds.swap_remove(0);
+        assert_eq!(store.adjust(again.clone()).await.unwrap(), before);
+        again.reference = "another".to_owned();
+        let refused = store.adjust(again).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::NotFound);
+        assert_eq!(store.balance(&ann).await.unwrap(), before);
     }
 }

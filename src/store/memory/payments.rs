@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::{Inner, accounts::Account, log::UsageLog};
+use super::{Inner, log::UsageLog};
 use crate::{
     domain::{
         AccountId,
@@ -50,12 +50,11 @@ impl Inner {
         let now = self.calendar.moment(at);
         let balance = self.with_account(id, |account| {
             let mut log = lock(&self.log);
-            let find = |call| account.charged(&log, &self.calendar, id, call);
+            let find = |call| charged(&log, &self.calendar, id, call);
             let call = change.call.as_ref().map(find).transpose()?;
             books::pay(account, &change, rule, call.as_ref(), now)?;
             if let Some(position) = change.position() {
-                let refunded = account.refunded.entry(position).or_default();
-                *refunded = refunded.saturating_add(change.amount);
+                log.give_back(position, change.amount);
             }
             account.payments.push(Payment {
                 transaction: Transaction {
@@ -76,28 +75,24 @@ impl Inner {
     }
 }
 
-impl Account {
-    /// A call of which something is given back.
-    fn charged(
-        &self,
-        log: &UsageLog,
-        calendar: &Calendar,
-        id: &AccountId,
-        call: &RefundedCall,
-    ) -> Result<ChargedCall, StoreError> {
-        let row = log.row(call.position, id).map(|row| &row.entry);
-        let row = row.filter(|row| row.call.request_id == call.request_id);
-        let row = row.ok_or_else(StoreError::unknown_call)?;
-        let refunded = self.refunded.get(&call.position);
-        Ok(ChargedCall {
-            charged: row.settlement.charged,
-            refunded: refunded.copied().unwrap_or_default(),
-            windows: UsageDetails::windows_of(
-                row.settlement.details.as_deref(),
-                row.call.started_at,
-                calendar,
-            ),
-            second: row.settled_at.as_second(),
-        })
-    }
+/// A call of which something is given back.
+fn charged(
+    log: &UsageLog,
+    calendar: &Calendar,
+    id: &AccountId,
+    call: &RefundedCall,
+) -> Result<ChargedCall, StoreError> {
+    let row = log.row(call.position, id).map(|row| &row.entry);
+    let row = row.filter(|row| row.call.request_id == call.request_id);
+    let row = row.ok_or_else(StoreError::unknown_call)?;
+    Ok(ChargedCall {
+        charged: row.settlement.charged,
+        refunded: log.refunded(call.position),
+        windows: UsageDetails::windows_of(
+            row.settlement.details.as_deref(),
+            row.call.started_at,
+            calendar,
+        ),
+        second: row.settled_at.as_second(),
+    })
 }

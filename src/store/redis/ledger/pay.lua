@@ -1,7 +1,7 @@
 -- Moves money into or out of an account, once per reference. A refund also lowers what budgets have
 -- spent.
 --
--- KEYS  books, references, payments, what was given back of calls
+-- KEYS  books, references, payments, what was given back of calls, usage
 -- ARGV  amount, reference, what the reference stands for, now, now in seconds, day, month; of the
 --       call that is given back, each '' without one: its position, its request's id, what it was
 --       charged ('' too if its row is gone), when that was in seconds, its day, its month; then the
@@ -10,7 +10,10 @@
 -- Answers {'paid' | 'taken' | 'refused' | 'unknown' | 'too much', deposited, settled, held, credit
 -- line}.
 
-local books, references, payments, refunds = unpack(KEYS)
+-- What was given back of calls, and is looked at with one refund of a call: more than it adds.
+local LOOKED_AT = 8
+
+local books, references, payments, refunds, usage = unpack(KEYS)
 local paid, reference, meaning, now = unpack(ARGV, 1, 4)
 local second, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local position, request_id, charged = unpack(ARGV, 8, 10)
@@ -32,7 +35,9 @@ if earlier then
 end
 local is_of_call, refunded = position ~= '', nil
 if is_of_call then
-  if charged == '' then
+  -- The row may be gone since it was read, and with it what was given back before.
+  local place = position .. '-0'
+  if charged == '' or #redis.call('XRANGE', usage, place, place) == 0 then
     return answer('unknown')
   end
   refunded = plus(amount(redis.call('HGET', refunds, position) or '0'), amount(paid))
@@ -64,6 +69,17 @@ local function take_back(rolling)
   end
 end
 
+-- Forgets what was given back of calls whose rows are gone. They can't be given back any more.
+local function forget_some()
+  local oldest = redis.call('XRANGE', usage, '-', '+', 'COUNT', 1)[1]
+  local first = oldest and tonumber(string.match(oldest[1], '^%d+'))
+  for _, known in ipairs(first and redis.call('HRANDFIELD', refunds, LOOKED_AT) or {}) do
+    if tonumber(known) < first then
+      redis.call('HDEL', refunds, known)
+    end
+  end
+end
+
 for _, budget in ipairs(budgets) do
   roll(budget, day, month, second)
   local counts = {
@@ -90,6 +106,7 @@ redis.call('HSET', references, reference, meaning)
 local place = string.format('%.0f-0', redis.call('HINCRBY', books, 'position', 1))
 if is_of_call then
   redis.call('HSET', refunds, position, text(refunded))
+  forget_some()
   redis.call('XADD', payments, place, 'a', paid, 'r', reference, 't', now, 'q', request_id)
 else
   redis.call('XADD', payments, place, 'a', paid, 'r', reference, 't', now)

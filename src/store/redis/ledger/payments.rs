@@ -32,11 +32,20 @@ impl Shared {
     /// made, once. If it is cut off between the two, it is made when the same payment is requested
     /// again.
     async fn pay(self: &Arc<Self>, change: &Adjustment) -> Result<Balance, Failure> {
+        let row = self.charged(change).await?;
+        self.look_first(change, row.as_ref()).await?;
+        self.book(change, row.as_ref()).await
+    }
+
+    /// The two steps.
+    pub(super) async fn book(
+        self: &Arc<Self>,
+        change: &Adjustment,
+        row: Option<&UsageEntry>,
+    ) -> Result<Balance, Failure> {
         let (account, reference) = (&change.account, change.reference.as_str());
         let meaning = meaning(change);
         let names = self.names.account(account);
-        let row = self.charged(change).await?;
-        self.look_first(change, row.as_ref()).await?;
         let claim = format!("{meaning} {}", account.as_str());
         let command =
             RedisCall::script(&CLAIM, &[self.names.reference(reference)]).arg(claim.as_str());
@@ -49,6 +58,7 @@ impl Shared {
             names.references(),
             names.payments(),
             names.refunds(),
+            names.usage(),
         ];
         let (now, moment) = (self.settings.clock.now(), self.moment());
         let mut command = RedisCall::script(&PAY, &keys)
@@ -59,7 +69,7 @@ impl Shared {
             .arg(moment.second)
             .arg(moment.windows.day)
             .arg(moment.windows.month);
-        for word in self.words(change, row.as_ref()) {
+        for word in self.words(change, row) {
             command = command.arg(word);
         }
         let mut budgets: Vec<&str> = change.budgets.iter().map(|id| id.as_str()).collect();
@@ -118,8 +128,12 @@ impl Shared {
         Ok(())
     }
 
-    /// The row of the call that is given back. Rows never change, so it may be read before.
-    async fn charged(self: &Arc<Self>, change: &Adjustment) -> Result<Option<UsageEntry>, Failure> {
+    /// The row of the call that is given back. Rows never change, so it may be read before; whether
+    /// it is still there, the script looks again.
+    pub(super) async fn charged(
+        self: &Arc<Self>,
+        change: &Adjustment,
+    ) -> Result<Option<UsageEntry>, Failure> {
         let Some(call) = &change.call else {
             return Ok(None);
         };

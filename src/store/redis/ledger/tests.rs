@@ -16,7 +16,8 @@ use crate::{
         money::Money,
         page::Page,
         usage::{
-            Call, Credit, Expiry, Hold, HoldRequest, Idempotency, Outcome, Settlement, UsageEntry,
+            Adjustment, Call, Credit, Expiry, Hold, HoldRequest, Idempotency, Outcome, Settlement,
+            UsageEntry,
         },
     },
     store::{Ledger, redis::test_server::RedisServer},

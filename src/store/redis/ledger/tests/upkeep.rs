@@ -221,3 +221,66 @@ async fn an_address_that_is_none_is_refused_and_a_password_is_not_told() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert!(!format!("{error} {error:?} {told}").contains("secret"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_back_is_forgotten_with_the_rows_of_its_calls() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it.usage_rows_max(100)).await;
+    let give_back = async |row: &UsageEntry, amount| {
+        let reference = format!("refund of {}", row.position);
+        let refund = Adjustment::new(account("ann"), Money::from_nanos(amount), reference);
+        ledger.adjust(refund.of_call(row)).await
+    };
+    let mut first = None;
+    for _ in 0..500 {
+        let held = hold(&ledger, &clock, 2).await;
+        ledger.settle(held, costs(2)).await.unwrap();
+        let page = Page::first(1);
+        let mut newest = ledger.usage(&account("ann"), page).await.unwrap().items;
+        let row = newest.swap_remove(0);
+        give_back(&row, 1).await.unwrap();
+        first.get_or_insert(row);
+    }
+    let stored: u64 = say(&server, &["HLEN", "tollgate:{account:ann}:refunds"]).await;
+    assert!((100..=250).contains(&stored), "{stored} of 500");
+    // Of a row that is there nothing is forgotten.
+    for row in rows(&ledger).await {
+        let name = row.position.to_string();
+        let words = ["HGET", "tollgate:{account:ann}:refunds", &name];
+        assert_eq!(say::<String>(&server, &words).await, "1");
+    }
+    // What was paid before is the same again, and pays nothing.
+    let first = first.unwrap();
+    let before = ledger.balance(&account("ann")).await.unwrap();
+    assert_eq!(give_back(&first, 1).await.unwrap(), before);
+    let again = Adjustment::new(account("ann"), Money::from_nanos(1), "once more");
+    let refused = ledger.adjust(again.of_call(&first)).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::NotFound);
+    assert_eq!(ledger.balance(&account("ann")).await.unwrap(), before);
+}
+
+/// The row was there when it was read, and is gone when the refund arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_row_goes_meanwhile_is_not_given_back() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    ledger
+        .settle(hold(&ledger, &clock, 5).await, costs(5))
+        .await
+        .unwrap();
+    let row = rows(&ledger).await.swap_remove(0);
+    let refund = Adjustment::new(account("ann"), Money::from_nanos(5), "refund-1").of_call(&row);
+    let shared = &ledger.0.shared;
+    let read = shared.charged(&refund).await.unwrap();
+    let place = format!("{}-0", row.position);
+    let gone: u64 = say(&server, &["XDEL", "tollgate:{account:ann}:usage", &place]).await;
+    assert_eq!(gone, 1);
+    let refused = shared.book(&refund, read.as_ref()).await.unwrap_err().error;
+    assert_eq!(refused.kind(), StoreErrorKind::NotFound);
+    let balance = ledger.balance(&account("ann")).await.unwrap();
+    assert_eq!(balance.deposited.nanos(), 1_000);
+}
