@@ -135,6 +135,25 @@ impl UsageDetails {
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+impl UsageDetails {
+    /// `None` if it can't be read, which is logged once: the rest of its row is worth more than it.
+    pub(crate) fn from_text(text: &str) -> Option<Box<Self>> {
+        static LOGGED: std::sync::Once = std::sync::Once::new();
+        let details = serde_json::from_str(text);
+        if let Err(error) = &details {
+            LOGGED.call_once(|| {
+                tracing::error!(
+                    target: "tollgate",
+                    %error,
+                    "a row of usage has details that can't be read, and is shown without; further ones are not logged"
+                );
+            });
+        }
+        details.ok()
+    }
+}
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl UsageDetails {
     /// As they are stored, with the windows that are to be noted.
@@ -151,22 +170,6 @@ impl UsageDetails {
     /// As it is stored.
     pub(crate) fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// `None` if it can't be read, which is logged once: the rest of its row is worth more than it.
-    pub(crate) fn from_text(text: &str) -> Option<Box<Self>> {
-        static LOGGED: std::sync::Once = std::sync::Once::new();
-        let details = serde_json::from_str(text);
-        if let Err(error) = &details {
-            LOGGED.call_once(|| {
-                tracing::error!(
-                    target: "tollgate",
-                    %error,
-                    "a row of usage has details that can't be read, and is shown without; further ones are not logged"
-                );
-            });
-        }
-        details.ok()
     }
 }
 

@@ -291,8 +291,10 @@ pub(super) fn write_settlement(
 }
 
 pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, StoreError> {
-    let stored: StoredSettlement<'_> =
-        serde_json::from_str(text).map_err(|_| corrupt("settlement"))?;
+    let stored: StoredSettlement<'_> = match serde_json::from_str(text) {
+        Ok(stored) => stored,
+        Err(_) => without_details(text).ok_or_else(|| corrupt("settlement"))?,
+    };
     Ok(Settlement {
         charged,
         outcome: Outcome::from_name(&stored.outcome).ok_or_else(|| corrupt("outcome"))?,
@@ -307,6 +309,15 @@ pub(super) fn read_settlement(text: &str, charged: Money) -> Result<Settlement, 
         usage_is_missing: stored.usage_is_missing,
         details: stored.details.map(|details| Box::new(details.into_owned())),
     })
+}
+
+/// What is left of a settlement if its details can't be read. Reading them once more logs why.
+fn without_details(text: &str) -> Option<StoredSettlement<'static>> {
+    let mut stored: serde_json::Value = serde_json::from_str(text).ok()?;
+    let details = stored.as_object_mut()?.remove("details")?;
+    let stored = serde_json::from_value(stored).ok()?;
+    UsageDetails::from_text(&details.to_string());
+    Some(stored)
 }
 
 /// Errors that a retry may overcome.

@@ -113,9 +113,9 @@ fn read_usage(shared: &Shared, account: &AccountId, row: &Row) -> Result<UsageEn
         // Never settled: the ledger resolved it.
         "" => {
             let age = settled_at.duration_since(call.started_at);
-            let noted = windows(row)?;
             let calendar = &shared.settings.calendar;
-            let noted = noted.and_then(|stamp| calendar.other_windows(call.started_at, stamp));
+            let noted =
+                windows(row).and_then(|stamp| calendar.other_windows(call.started_at, stamp));
             Settlement {
                 charged,
                 details: UsageDetails::with_windows(None, noted),
@@ -133,14 +133,12 @@ fn read_usage(shared: &Shared, account: &AccountId, row: &Row) -> Result<UsageEn
     })
 }
 
-/// The windows in which a call was charged that the ledger resolved. Older rows don't have them.
-fn windows(row: &Row) -> Result<Option<Windows>, StoreError> {
-    let second = |name: &str| {
-        let found = row.1.get(name).map(|text| text.parse::<i64>());
-        found.transpose().map_err(|_| corrupt("row"))
-    };
+/// The windows in which a call was charged that the ledger resolved. Older rows don't have them; what
+/// can't be read counts as missing, like other details of a row.
+fn windows(row: &Row) -> Option<Windows> {
+    let second = |name: &str| row.1.get(name)?.parse::<i64>().ok();
     let (day, month) = (second("d")?, second("m")?);
-    Ok(day.zip(month).map(|(day, month)| Windows { day, month }))
+    Some(Windows { day, month })
 }
 
 pub(super) async fn transactions(

@@ -284,3 +284,50 @@ async fn a_call_whose_row_goes_meanwhile_is_not_given_back() {
     let balance = ledger.balance(&account("ann")).await.unwrap();
     assert_eq!(balance.deposited.nanos(), 1_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_details_cannot_be_read_is_shown_without_them() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let (ledger, clock) = ledger(&server, |it| it).await;
+    let mut settlement = costs(5);
+    settlement.status = Some(200);
+    settlement.details = Some(Box::default());
+    let details = settlement.details.as_mut().unwrap();
+    details.web_searches = 3;
+    ledger
+        .settle(hold(&ledger, &clock, 5).await, settlement)
+        .await
+        .unwrap();
+    let sound = rows(&ledger).await.swap_remove(0);
+    let log = "tollgate:{account:ann}:usage";
+    let read: Vec<(String, Vec<String>)> = say(&server, &["XRANGE", log, "-", "+"]).await;
+    let fields = &read[0].1;
+    let damaged = fields.clone().into_iter().map(|word| {
+        let word = word.replace("\"web_searches\":3", "\"web_searches\":\"three\"");
+        word.replace("\"details\":{", "\"details\":{\"a new one\":1,")
+    });
+    let damaged: Vec<String> = damaged.collect();
+    assert_ne!(damaged, *fields);
+    let mut words = vec!["XADD", log, "100-0"];
+    words.extend(damaged.iter().map(String::as_str));
+    say::<String>(&server, &words).await;
+    // One that the ledger resolved, with windows that are none.
+    let mut resolved = fields.clone();
+    let settled = resolved.iter().position(|word| word == "s").unwrap();
+    resolved[settled + 1].clear();
+    resolved.extend(["d", "yesterday", "m", "0"].map(str::to_owned));
+    let mut words = vec!["XADD", log, "101-0"];
+    words.extend(resolved.iter().map(String::as_str));
+    say::<String>(&server, &words).await;
+
+    let shown = rows(&ledger).await;
+    assert_eq!(shown.len(), 3);
+    assert_eq!(shown[2], sound);
+    let mut bare = sound.clone();
+    (bare.position, bare.settlement.details) = (100, None);
+    assert_eq!(shown[1], bare);
+    assert_eq!(shown[0].settlement.outcome, Outcome::Abandoned);
+    assert_eq!(shown[0].settlement.details, None);
+}
