@@ -4,10 +4,10 @@
 //! `cargo run --example workspace --features axum,sqlite`; the README lists its settings. With the
 //! feature `redis` as well, several processes share their rate limits through `REDIS_URL`. Only
 //! clients are limited, each by its key: a limit by address would also apply to sessions and the
-//! administrator, which are unlimited. Guesses at keys are limited by address
+//! administrator, which are unlimited. Failed attempts are limited by address
 //! (`FAILED_ATTEMPTS_PER_MINUTE`, 6000 unless set), without affecting sessions and the
-//! administrator's key. A client is counted wherever it sends its key, also on unknown routes, and
-//! where no key is accepted.
+//! administrator's key; a cookie that isn't good is no session, and counts as none beside a key. A
+//! client is counted wherever it sends its key, also on unknown routes, and where no key is accepted.
 
 mod support;
 #[path = "workspace/wire.rs"]
@@ -200,7 +200,7 @@ fn router(file: &FileKeyStore, limits: &RateLimits) -> Result<Router, StartError
     let limit = client_limit(limits)?;
     let guesses = limits.share("failed", guesses).skip({
         let (sessions, by_key) = (sessions.clone(), by_key.clone());
-        move |head| sessions.finds_cookie(head) || by_key.brings_one_of(&admin, head)
+        move |head| sessions.finds_session(head) || by_key.brings_one_of(&admin, head)
     });
     let anybody = sessions.clone().or(by_key);
     let may = |permission| {

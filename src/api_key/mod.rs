@@ -214,8 +214,9 @@ impl ApiKeyLayer {
     }
 
     /// Falls back to `other` for requests without a key of this layer's. A bad key is refused, not
-    /// passed on. Beside sessions the key comes first: browsers send a cookie that has ended until it
-    /// is overwritten, and `sessions.or(keys)` would refuse a good key for it.
+    /// passed on. Beside sessions the first layer decides which counts if both are good: with
+    /// `keys.or(sessions)` a page that is signed in can act by a key, and with
+    /// [`sessions.or(keys)`](crate::SessionCookieLayer::or) it remains the user.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<ApiKeyPolicy, A::Policy> {
         OrLayer::new(self.gate, other)

@@ -8,6 +8,7 @@ use tower_layer::Layer;
 use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail, Verdict, event};
 use crate::{
     domain::{
+        credential::CredentialKind,
         denial::{Denial, DenialKind},
         principal::Principal,
     },
@@ -112,7 +113,8 @@ pub trait Authenticator {
     fn into_gate(self) -> Gate<Self::Policy>;
 
     /// Falls back to `other` for requests without a credential that this layer recognizes. A bad
-    /// credential is refused, not passed on.
+    /// credential is refused, not passed on; only a session's cookie that isn't good is, if there is a
+    /// key or a token beside it ([`SessionCookieLayer::or`](crate::SessionCookieLayer::or)).
     #[must_use]
     fn or<A: Authenticator>(self, other: A) -> OrLayer<Self::Policy, A::Policy>
     where
@@ -126,7 +128,8 @@ pub trait Authenticator {
 /// of the first, and can be changed here; credentials are hidden if either is to hide them.
 ///
 /// A request is judged by the first policy that recognizes its credential: a bad credential is
-/// refused, and the next policy isn't asked. If `authorization` or a key's header field appears
+/// refused, and the next policy isn't asked, except that a session's cookie counts for nothing beside
+/// another credential if it isn't good. If `authorization` or a key's header field appears
 /// twice, the request is refused by whichever policy judges it, even if both lines agree, because
 /// intermediaries disagree about which one counts.
 pub struct OrLayer<A, B> {
@@ -286,13 +289,23 @@ where
             decision => return decision,
         };
         match self.second.decide(head) {
-            // Prefer the denial of the policy that saw a credential: it says more.
             Decision::Ready(Verdict::Abstain(of_second)) => {
-                let blind = of_first.kind() == DenialKind::CredentialMissing;
-                Decision::Ready(Verdict::Abstain(if blind { of_second } else { of_first }))
+                Decision::Ready(Verdict::Abstain(more_telling(of_first, of_second)))
             }
             decision => decision,
         }
+    }
+}
+
+/// The denial of the policy that saw a credential: one that was sent on purpose, rather than a cookie,
+/// which browsers add.
+fn more_telling(first: Denial, second: Denial) -> Denial {
+    let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
+    let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
+    if is_blind(&first) || (is_of_cookie && !is_blind(&second)) {
+        second
+    } else {
+        first
     }
 }
 

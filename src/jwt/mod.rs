@@ -144,7 +144,9 @@ impl JwtLayer {
         }
     }
 
-    /// Falls back to `other` for requests without a token. A bad token is refused, not passed on.
+    /// Falls back to `other` for requests without a token. A bad token is refused, not passed on, also
+    /// one in a [`cookie`](Self::cookie): where pages that have it call by key too, put the layer for
+    /// keys first.
     ///
     /// Issuers with users and keys of their own have a layer each. A token in `authorization` is
     /// judged by one of them alone, chosen by its `iss` before it is verified: the first whose

@@ -1,8 +1,9 @@
 //! Authentication by the session cookie of a web application: [`SessionCookieLayer`].
 //!
 //! - Refuses with 401 a cookie that is expired, tampered with, made with another secret, or sent
-//!   twice under one name; one beside which a key or a token is sent twice; and a request without one, unless
-//!   [`or`](SessionCookieLayer::or) leaves that to another layer. Refuses with 403 a request that
+//!   twice under one name; one beside which a key or a token is sent twice; and a request without one.
+//!   [`or`](SessionCookieLayer::or) leaves requests without a cookie to another layer, and those with a
+//!   key or a token beside a cookie that isn't good. Refuses with 403 a request that
 //!   another site's page caused: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is
 //!   foreign, since browsers add cookies to those too.
 //! - Stands inside rate limits by address, and outside everything that needs a
@@ -50,9 +51,11 @@ use crate::{
     token::SessionCookieVerifier,
     wire::{
         CookieValue, CredentialPlaces, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site,
-        read_cookie, read_named_cookie,
+        read_named_cookie,
     },
 };
+
+const NAME: &str = "session_cookie";
 
 /// Admits callers with a session. See the [module](self).
 #[derive(Clone, Debug)]
@@ -135,19 +138,37 @@ impl SessionCookieLayer {
         self.change(|policy| policy.others = Others::Refused)
     }
 
-    /// Whether the request carries a session cookie, good or bad. Use it to exempt callers from an
-    /// outer layer ([`skip`](crate::RateLimitLayer::skip)): this layer decides on every request
-    /// with a cookie, and no later layer is asked about it.
+    /// Whether the request carries a good session cookie. Use it to exempt callers from an outer layer
+    /// ([`skip`](crate::RateLimitLayer::skip)), where this layer stands first in its
+    /// [`or`](Self::or): it decides on every request with a good cookie, and no later layer looks at
+    /// what else is there. Behind a layer for keys, which would judge a key beside the cookie, it
+    /// exempts guesses at keys too.
+    ///
+    /// ```
+    /// use tollgate::{RequestHead, SessionCookieLayer, token::SessionCookieVerifier};
+    ///
+    /// let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate");
+    /// let layer = SessionCookieLayer::new(verifier.build()?);
+    /// let made_up = http::Request::builder().header("cookie", "next-auth.session-token=a.b.c.d.e").body(())?;
+    /// assert!(!layer.finds_session(&RequestHead::of(&made_up)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn finds_cookie(&self, head: &RequestHead<'_>) -> bool {
-        let names = &self.gate.policy().names;
-        !matches!(read_cookie(head.headers, names), CookieValue::Absent)
+    pub fn finds_session(&self, head: &RequestHead<'_>) -> bool {
+        let policy = self.gate.policy();
+        match read_named_cookie(head.headers, &policy.names) {
+            (name, CookieValue::Text(cookie)) => policy.verifier.look(name, &cookie).is_ok(),
+            (_, CookieValue::Absent | CookieValue::Unreadable) => false,
+        }
     }
 
-    /// Falls back to `other` for requests without a session cookie. A bad cookie is refused, not
-    /// passed on: a program whose good key comes with an old cookie gets 401. Where both may come in
-    /// one request, as from a page that also calls by key, let the key decide:
-    /// `ApiKeyLayer::new(keys).or(SessionCookieLayer::new(verifier))`.
+    /// Falls back to `other` for requests without a session cookie, and for those whose cookie isn't
+    /// good beside another credential: `authorization`, `x-api-key`, or a header field in which `other`
+    /// looks for keys. Browsers send cookies that have ended, or that another application on the same
+    /// host has set, without anybody's choosing so; a key is sent on purpose. A key in a place that
+    /// `other` doesn't [name](crate::guard::Policy::places) isn't seen, so put such a layer first.
+    ///
+    /// A good cookie decides, whatever else is there, and a bad one by itself is refused.
     #[must_use]
     pub fn or<A: Authenticator>(self, other: A) -> OrLayer<SessionCookiePolicy, A::Policy> {
         OrLayer::new(self.gate, other)
@@ -197,7 +218,7 @@ impl Policy for SessionCookiePolicy {
     type Permit = Identified;
 
     fn name(&self) -> &'static str {
-        "session_cookie"
+        NAME
     }
 
     fn places(&self) -> CredentialPlaces {
@@ -215,13 +236,7 @@ impl Policy for SessionCookiePolicy {
 
 impl SessionCookiePolicy {
     fn judge(&self, head: &RequestHead<'_>) -> Verdict<Identified> {
-        if matches!(self.others, Others::Refused)
-            && (head.headers.contains_key(AUTHORIZATION)
-                || self
-                    .key_headers
-                    .iter()
-                    .any(|name| head.headers.contains_key(name)))
-        {
+        if matches!(self.others, Others::Refused) && self.finds_another(head) {
             let denial = denial(DenialKind::CredentialInvalid);
             return Verdict::Refuse(
                 denial.because("a key or a token where only a session will do"),
@@ -232,8 +247,12 @@ impl SessionCookiePolicy {
             CookieValue::Absent => return Verdict::Abstain(denial(DenialKind::CredentialMissing)),
             CookieValue::Unreadable => {
                 let reason = "the session cookie is there twice, incomplete or unreadable";
-                let denial = denial(DenialKind::CredentialInvalid);
-                return Verdict::Refuse(denial.because(reason));
+                let denial = denial(DenialKind::CredentialInvalid).because(reason);
+                return if self.finds_another(head) {
+                    passed_over(denial)
+                } else {
+                    Verdict::Refuse(denial)
+                };
             }
             CookieValue::Text(cookie) => cookie,
         };
@@ -241,18 +260,42 @@ impl SessionCookiePolicy {
             let reason = "a key or a token is there twice, beside the session cookie";
             return Verdict::Refuse(denial(DenialKind::CredentialAmbiguous).because(reason));
         }
-        if matches!(self.cross_site, CrossSite::Refused) && is_cross_site(head, &self.trusted) {
-            let reason = "a page of another site sent it";
-            return Verdict::Refuse(denial(DenialKind::NotPermitted).because(reason));
-        }
-        match self.verifier.look(name, &cookie) {
-            Ok(principal) => Verdict::Admit(Identified::new(principal)),
-            Err(refusal) => {
-                let denial = Denial::from(refusal);
-                Verdict::Refuse(denial.of_credential(CredentialKind::SessionCookie))
+        let found = self
+            .verifier
+            .look(name, &cookie)
+            .map_err(|refusal| Denial::from(refusal).of_credential(CredentialKind::SessionCookie));
+        match found {
+            // Whoever sent it: where the cookie counts for nothing, it lends a page nothing either.
+            Err(denial) if self.finds_another(head) => passed_over(denial),
+            _ if matches!(self.cross_site, CrossSite::Refused)
+                && is_cross_site(head, &self.trusted) =>
+            {
+                let foreign = denial(DenialKind::NotPermitted);
+                Verdict::Refuse(foreign.because("a page of another site sent it"))
             }
+            Ok(principal) => Verdict::Admit(Identified::new(principal)),
+            Err(denial) => Verdict::Refuse(denial),
         }
     }
+
+    /// Whether there is a key, or anything in `authorization`, good or bad.
+    fn finds_another(&self, head: &RequestHead<'_>) -> bool {
+        let is_there = |name| head.headers.contains_key(name);
+        is_there(&AUTHORIZATION) || self.key_headers.iter().any(is_there)
+    }
+}
+
+/// A cookie that isn't good, beside another credential, is left to the policies that take that one.
+/// If none does, this refusal holds.
+fn passed_over(denial: Denial) -> Verdict<Identified> {
+    tracing::debug!(
+        target: "tollgate",
+        layer = NAME,
+        kind = denial.kind().as_str(),
+        reason = denial.reason(),
+        "a session cookie is passed over for another credential"
+    );
+    Verdict::Abstain(denial)
 }
 
 fn denial(kind: DenialKind) -> Denial {

@@ -28,12 +28,37 @@ async fn guesses_are_limited_and_neither_sessions_nor_the_administrator_pay_for_
     ask(&server).bearer(ADMIN).send().await.expect(200);
     session.on(ask(&server)).send().await.expect(200);
     session.on(server.get("/api/keys")).send().await.expect(200);
-    // Another cookie is no session.
-    let call = ask(&server).key("guess-5").header("cookie", "theme=dark");
-    refused(&call.send().await, 429, "Rate limit exceeded");
-    // A bad session is refused, and no key beside it is looked at.
-    let bad = Cookie::plain("guess").on(ask(&server)).key("client-key-1");
-    refused(&bad.send().await, 401, "Invalid API key");
+    // Another cookie is no session, and nor is one that isn't good.
+    for cookie in [
+        "theme=dark",
+        "next-auth.session-token=a.b.c.d.e",
+        "next-auth.session-token=?",
+    ] {
+        let call = ask(&server).key("client-key-1").header("cookie", cookie);
+        refused(&call.send().await, 429, "Rate limit exceeded");
+        let admin = ask(&server).key(ADMIN).header("cookie", cookie);
+        admin.send().await.expect(200);
+    }
+}
+
+/// Whatever the cookie, and wherever the guess is sent.
+#[tokio::test]
+async fn guesses_beside_a_made_up_cookie_are_counted() {
+    let routes = ["/api/ask", "/api/admin/stats", "/api/keys", "/nope"];
+    let cookies = ["a.b.c.d.e", "not a session", &cookie::REAL[1..]];
+    for route in routes {
+        let home = home();
+        let launch = launch(&home).env("FAILED_ATTEMPTS_PER_MINUTE", "3");
+        let server = launch.start().await;
+        let guess = |at: usize| {
+            let call = Cookie::plain(cookies[at % cookies.len()]).on(server.get(route));
+            call.key(&format!("guess-{at}")).send()
+        };
+        for at in 0..3 {
+            guess(at).await.refusal(&[401, 404, 405]);
+        }
+        refused(&guess(3).await, 429, "Rate limit exceeded");
+    }
 }
 
 #[tokio::test]

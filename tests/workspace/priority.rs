@@ -114,11 +114,8 @@ async fn of_two_cookies_the_one_that_next_auth_reads_is_judged() {
         let (read, other) = if https { (read, other) } else { (other, read) };
         read.on(ask(&server)).send().await.expect(200);
         refused(&other.on(ask(&server)).send().await, 401, INVALID);
-        refused(
-            &other.on(ask(&server)).key(ADMIN).send().await,
-            401,
-            INVALID,
-        );
+        let beside = other.on(server.get("/api/admin/stats")).key("client-key-1");
+        beside.send().await.refusal(&[403]);
         // Alone, either is a session.
         for name in ["next-auth.session-token", secure] {
             let cookie = Cookie::named(name, REAL);
@@ -145,11 +142,12 @@ async fn a_cookie_without_a_value_shuts_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_bad_session_is_not_passed_over_and_a_good_one_comes_first() {
+async fn a_good_session_comes_first_and_a_bad_one_does_not_count_beside_a_key() {
     let home = home();
     let server = launch(&home).start().await;
-    let (good, bad) = (Cookie::of("ann"), Cookie::plain("a.b.c.d.e"));
-    refused(&bad.on(ask(&server)).key(ADMIN).send().await, 401, INVALID);
+    let good = Cookie::of("ann");
+    let made = make_key(&server, &good).await;
+    let dashboard = made["key"].as_str().unwrap();
     good.on(ask(&server))
         .key("no-such-key")
         .send()
@@ -160,6 +158,55 @@ async fn a_bad_session_is_not_passed_over_and_a_good_one_comes_first() {
         .send()
         .await
         .expect(200);
+    let ended = json!({"sub": "ann", "exp": now() - 1});
+    let foreign = json!({"sub": "ann", "exp": now() + 60});
+    for bad in [
+        Cookie::plain("a.b.c.d.e"),
+        Cookie::plain("not a session"),
+        Cookie::plain(&sealed(NEXTAUTH_SECRET, &ended)),
+        Cookie::plain(&sealed(
+            "another secret made for these tests, too",
+            &foreign,
+        )),
+        Cookie(format!("{}; {}", good.0, good.0)),
+    ] {
+        for key in [ADMIN, "client-key-1", dashboard] {
+            bad.on(ask(&server)).key(key).send().await.expect(200);
+            bad.on(ask(&server)).bearer(key).send().await.expect(200);
+        }
+        let stats = || bad.on(server.get("/api/admin/stats"));
+        stats().key(ADMIN).send().await.expect(200);
+        stats().key("client-key-1").send().await.refusal(&[403]);
+        let elsewhere = bad
+            .on(ask(&server))
+            .header("origin", "https://evil.example");
+        elsewhere.key("client-key-1").send().await.expect(200);
+        let guess = bad.on(ask(&server)).key("no-such-key").send().await;
+        refused(&guess, 401, INVALID);
+        refused(&bad.on(ask(&server)).send().await, 401, INVALID);
+        // Keys are made by sessions alone.
+        let list = bad.on(server.get("/api/keys")).key(ADMIN).send().await;
+        refused(&list, 401, INVALID);
+    }
+    let elsewhere = good
+        .on(ask(&server))
+        .header("origin", "https://evil.example");
+    elsewhere.key("client-key-1").send().await.refusal(&[403]);
+}
+
+#[tokio::test]
+async fn without_a_secret_no_cookie_is_a_session_and_none_hinders_a_key() {
+    let home = home();
+    let launch = launch(&home).env("NEXTAUTH_SECRET", "");
+    let server = launch.start().await;
+    for cookie in [Cookie::of("ann"), Cookie::plain(REAL)] {
+        refused(&cookie.on(ask(&server)).send().await, 401, INVALID);
+        let list = cookie.on(server.get("/api/keys")).send().await;
+        refused(&list, 401, INVALID);
+        for key in [ADMIN, "client-key-1"] {
+            cookie.on(ask(&server)).key(key).send().await.expect(200);
+        }
+    }
 }
 
 #[tokio::test]
