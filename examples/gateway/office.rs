@@ -19,8 +19,8 @@ use tollgate::{
     denial::{Denial, DenialKind},
     keyring::NewKey,
     money::Money,
-    store::{AccountId, Page},
-    usage::{Adjustment, Credit},
+    store::AccountId,
+    usage::Credit,
 };
 
 use crate::{App, PLANS};
@@ -87,25 +87,21 @@ pub(crate) struct Refund {
     amount: Option<Money>,
 }
 
-/// Each call can be refunded once. Keys have no spending limits here; a refund of a call that counted
-/// in one would name its budget.
+/// Each call can be refunded once, to the budgets that its row tells of too. A gateway whose keys are
+/// rotated, and have spending limits, would also name the key's lineage.
 pub(crate) async fn refund(
     State(app): State<App>,
     JsonBody(refund): JsonBody<Refund>,
 ) -> Result<Json<Balance>, Denial> {
-    // The log is read from its newest row back.
-    let page = Page::first(1).after(refund.position.saturating_add(1));
-    let rows = app.ledger.usage(&refund.account, page).await?.items;
-    let row = rows.first().filter(|row| {
-        row.position == refund.position && row.call.request_id.as_str() == refund.request_id
-    });
+    let found = app.ledger.usage_at(&refund.account, refund.position);
+    let row = found.await?;
+    let row = row.filter(|row| row.call.request_id.as_str() == refund.request_id);
     let row = row.ok_or(Denial::new(DenialKind::NotFound))?;
     let amount = refund.amount.unwrap_or(row.settlement.charged);
     let reference = format!("refund-{}-{}", row.position, refund.request_id);
     let act = Act::new(AuditAction::new("account.refund")).target(refund.account.as_str());
     let act = act.because(&format!("{amount} by {reference}"));
-    let adjustment = Adjustment::new(refund.account, amount, reference).of_call(row);
-    let balance = app.ledger.adjust(adjustment).await?;
+    let balance = app.ledger.adjust(row.refund(amount, reference)).await?;
     record(act);
     Ok(Json(balance))
 }

@@ -101,6 +101,11 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// The usage log of an account, newest first.
     fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>>;
 
+    /// The row of the account's usage log at that [position](UsageEntry::position), of which
+    /// something may be [given back](UsageEntry::refund). `None` if there is none, if it is another
+    /// account's, or if the log no longer has it.
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>>;
+
     /// Every credit and every charge of an account, newest first.
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>>;
 
@@ -168,6 +173,10 @@ impl<T: Ledger + ?Sized> Ledger for Arc<T> {
 
     fn usage(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<UsageEntry>> {
         T::usage(self, account, page)
+    }
+
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        T::usage_at(self, account, position)
     }
 
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {

@@ -105,6 +105,10 @@ impl Ledger for Exact {
         self.0.usage(account, page)
     }
 
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        self.0.usage_at(account, position)
+    }
+
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         self.0.transactions(account, page)
     }
@@ -168,6 +172,8 @@ laws! {
     refunds::a_call_is_given_back_once,
     refunds::refunds_of_one_call_that_meet_give_it_back_once,
     refunds::in_a_window_that_rolls_a_refund_takes_the_call_s_own_charge,
+    refunds_of_rows::a_row_of_usage_is_found_by_its_position,
+    refunds_of_rows::a_row_is_given_back_to_the_budgets_that_it_tells_of,
     operations::a_credit_line_is_spent_and_no_more,
     operations::a_hold_lives_longer_where_it_is_extended,
     operations::an_expired_hold_is_charged_where_that_was_asked_for,

@@ -81,6 +81,7 @@ mod redis_under_way;
 #[cfg(feature = "redis")]
 mod redis_under_way_upkeep;
 mod refunds;
+mod refunds_of_rows;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod rolling;
@@ -341,6 +342,8 @@ laws! {
         refunds::a_refund_finds_the_day_in_which_its_call_was_charged,
         refunds::a_refund_that_is_refused_leaves_its_reference_free,
         refunds::a_refund_without_sense_is_refused_before_all_else,
+        refunds_of_rows::a_row_of_usage_is_found_by_its_position,
+        refunds_of_rows::a_row_is_given_back_to_the_budgets_that_it_tells_of,
         operations::a_credit_line_is_spent_and_no_more,
         operations::a_hold_lives_longer_where_it_is_extended,
         operations::an_account_has_only_so_many_holds_open_and_others_theirs,

@@ -40,6 +40,10 @@ macro_rules! pass_on_books {
             self.$store.usage(account, page)
         }
 
+        fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+            self.$store.usage_at(account, position)
+        }
+
         fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
             self.$store.transactions(account, page)
         }

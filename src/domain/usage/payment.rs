@@ -119,7 +119,8 @@ impl Adjustment {
         self
     }
 
-    /// Gives back what this call was charged, or part of it. It then counts in the windows in which
+    /// Gives back what this call was charged, or part of it; [`UsageEntry::refund`] also names the
+    /// budgets that the row tells of. It then counts in the windows in which
     /// the call did: a refund in the month after leaves that month's limit as it is. All refunds of
     /// one call give back at most what it was charged. Which budgets it counted in, the
     /// [budgets](Self::in_budget) must say; the row names them
@@ -188,6 +189,45 @@ impl PaymentMeaning {
             && self.amount == change.amount
             && self.call == change.position()
             && budgets.is_none_or(|budgets| *budgets == change.budget_names())
+    }
+}
+
+impl UsageEntry {
+    /// Gives back `amount` of what this call was charged, in the windows in which that counted, and to
+    /// the budgets that the row [notes](super::UsageDetails::budgets); where it notes none, to the one
+    /// that is named like its key.
+    ///
+    /// A key that was made by a rotation counts in the budget of its first one. A row doesn't tell
+    /// that one if it is the only one: name it, by [`in_budget`](Adjustment::in_budget) with the key's
+    /// [lineage](crate::key::KeyRecord::lineage), wherever keys are rotated. For a key that never was,
+    /// that is the same budget, and counts once.
+    ///
+    /// ```
+    /// # use tollgate::{money::Money, store::{AccountId, Ledger, MemoryStore, StoreError}};
+    /// # use tollgate::key::KeyRecord;
+    /// /// Gives a call back, by the position of its row.
+    /// async fn give_back(
+    ///     ledger: &MemoryStore, account: &AccountId, position: u64, key: Option<KeyRecord>,
+    /// ) -> Result<bool, StoreError> {
+    ///     let Some(row) = ledger.usage_at(account, position).await? else {
+    ///         return Ok(false); // Its row was pruned.
+    ///     };
+    ///     let mut refund = row.refund(row.settlement.charged, format!("refund-of-{position}"));
+    ///     if let Some(key) = key {
+    ///         refund = refund.in_budget(key.lineage);
+    ///     }
+    ///     ledger.adjust(refund).await?;
+    ///     Ok(true)
+    /// }
+    /// ```
+    pub fn refund(&self, amount: Money, reference: impl Into<String>) -> Adjustment {
+        let refund = Adjustment::new(self.call.account.clone(), amount, reference).of_call(self);
+        let noted = self.settlement.details.as_deref();
+        let noted = noted.map_or(&[][..], |details| &details.budgets);
+        let key = self.call.key.as_ref().filter(|_| noted.is_empty());
+        let own = key.and_then(|key| BudgetId::new(key.as_str()).ok());
+        let all = noted.iter().cloned().chain(own);
+        all.fold(refund, Adjustment::in_budget)
     }
 }
 

@@ -362,6 +362,11 @@ impl Ledger for LeasedLedger {
         self.up_to_date(account, move |store| store.usage(&owner, page))
     }
 
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        let owner = account.clone();
+        self.up_to_date(account, move |store| store.usage_at(&owner, position))
+    }
+
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let owner = account.clone();
         self.up_to_date(account, move |store| store.transactions(&owner, page))

@@ -116,6 +116,13 @@ impl Ledger for MemoryStore {
         StoreFuture::ready(Ok(rows.unwrap_or_else(none)))
     }
 
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        let log = lock(&self.0.log);
+        let found = log.row(position, account).map(|row| row.entry.clone());
+        drop(log);
+        StoreFuture::ready(Ok(found))
+    }
+
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let rows = self.0.with_known(account, |known| {
             known.transactions(&lock(&self.0.log), account, &page)

@@ -239,6 +239,13 @@ impl Ledger for PostgresStore {
         })
     }
 
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        let account = account.clone();
+        self.ask(move |shared| async move {
+            listing::usage_at(&mut *shared.read().await?, &account, position).await
+        })
+    }
+
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let account = account.clone();
         self.ask(move |shared| async move {

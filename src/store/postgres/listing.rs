@@ -122,6 +122,16 @@ pub(super) async fn usage(
     ))
 }
 
+pub(super) async fn usage_at(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    position: u64,
+) -> Result<Option<UsageEntry>, Failure> {
+    let page = Page::first(1).after(position.saturating_add(1));
+    let newest = usage(connection, account, &page).await?.items.pop();
+    Ok(newest.filter(|row| row.position == position))
+}
+
 pub(super) async fn transactions(
     connection: &mut PgConnection,
     account: &AccountId,

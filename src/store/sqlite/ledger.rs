@@ -174,6 +174,13 @@ impl Ledger for SqliteStore {
             .list(move |connection| listing::usage(connection, &account, &page))
     }
 
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        let account = account.clone();
+        self.0
+            .readers
+            .read(move |connection| listing::usage_at(connection, &account, position))
+    }
+
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let account = account.clone();
         self.0

@@ -79,6 +79,24 @@ pub(super) fn usage(
     Ok(Paged::from_rows(page, rows))
 }
 
+pub(super) fn usage_at(
+    connection: &Connection,
+    account: &AccountId,
+    position: u64,
+) -> Result<Option<UsageEntry>, Failure> {
+    let Ok(position) = i64::try_from(position) else {
+        return Ok(None);
+    };
+    // The number of an account never changes.
+    let owner = read_account(&mut *connection.prepare_cached(ACCOUNT)?, account)?;
+    let mut look = connection.prepare_cached(USAGE)?;
+    let mut found = look.query(params![position, owner.number])?;
+    match found.next()? {
+        None => Ok(None),
+        Some(row) => read_usage(position, account, row).map(Some),
+    }
+}
+
 /// Oldest first. One writer writes them, so that their order is that of their commits.
 pub(super) fn usage_of_all(
     connection: &Connection,

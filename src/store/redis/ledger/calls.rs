@@ -216,6 +216,11 @@ impl Ledger for RedisLedger {
         self.ask(move |shared| async move { listing::usage(&shared, &account, &page).await })
     }
 
+    fn usage_at(&self, account: &AccountId, position: u64) -> StoreFuture<Option<UsageEntry>> {
+        let account = account.clone();
+        self.ask(move |shared| async move { listing::usage_at(&shared, &account, position).await })
+    }
+
     fn transactions(&self, account: &AccountId, page: Page) -> StoreFuture<Paged<Transaction>> {
         let account = account.clone();
         self.ask(move |shared| async move { listing::transactions(&shared, &account, &page).await })

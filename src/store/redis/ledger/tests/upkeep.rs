@@ -253,6 +253,8 @@ async fn what_was_given_back_is_forgotten_with_the_rows_of_its_calls() {
     }
     // What was paid before is the same again, and pays nothing.
     let first = first.unwrap();
+    let gone = ledger.usage_at(&account("ann"), first.position).await;
+    assert_eq!(gone.unwrap(), None);
     let before = ledger.balance(&account("ann")).await.unwrap();
     assert_eq!(give_back(&first, 1).await.unwrap(), before);
     let again = Adjustment::new(account("ann"), Money::from_nanos(1), "once more");
