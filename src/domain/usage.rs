@@ -15,7 +15,7 @@ pub use self::{
 };
 
 use super::{
-    AccountId, KeyId, RequestId,
+    AccountId, BudgetId, KeyId, RequestId,
     books::{Grant, Left},
     budget::{Budgets, Windows},
     clock::Timestamp,
@@ -270,11 +270,18 @@ impl Settlement {
         u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The settlement of a hold that was still open at `age`.
+    /// The settlement of a hold that was still open at `age`. It notes the budgets: whoever could
+    /// have noted them is gone.
     #[must_use]
-    pub(crate) fn abandoned(hold: Money, expiry: Expiry, age: jiff::SignedDuration) -> Self {
+    pub(crate) fn abandoned(
+        hold: Money,
+        expiry: Expiry,
+        age: jiff::SignedDuration,
+        budgets: &[BudgetId],
+    ) -> Self {
         Self {
             latency: age.try_into().unwrap_or_default(),
+            details: UsageDetails::with_notes(None, Tags::new(), budgets),
             ..Self::new(expiry.charged(hold), Outcome::Abandoned)
         }
     }

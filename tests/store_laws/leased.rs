@@ -174,6 +174,7 @@ laws! {
     refunds::in_a_window_that_rolls_a_refund_takes_the_call_s_own_charge,
     refunds_of_rows::a_row_of_usage_is_found_by_its_position,
     refunds_of_rows::a_row_is_given_back_to_the_budgets_that_it_tells_of,
+    refunds_of_rows::a_call_that_its_ledger_resolved_is_given_back_where_it_counted,
     operations::a_credit_line_is_spent_and_no_more,
     operations::a_hold_lives_longer_where_it_is_extended,
     operations::an_expired_hold_is_charged_where_that_was_asked_for,

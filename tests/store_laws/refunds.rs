@@ -437,8 +437,7 @@ async fn a_lease_is_given_back_to_its_own_day<S: tollgate::store::LeaseStore + C
     assert_eq!(rows[0].settlement.charged, nanos(12));
     assert_eq!(spent(&other, &ann, &key).await, [0, 12, 12], "of yesterday");
     spend(&other, &clock, &ann, &[key.clone()], 100).await;
-    let refund = back(&ann, 12, "a").in_budget(key.clone()).of_call(&rows[0]);
-    other.adjust(refund).await.unwrap();
+    other.adjust(rows[0].refund(nanos(12), "a")).await.unwrap();
     assert_eq!(spent(&other, &ann, &key).await, [100; 3]);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate::{
     clock::Clock,
     store::{AccountId, BudgetId, KeyId, Ledger, Page, StoreErrorKind},
-    usage::{Adjustment, HoldRequest, Settlement, UsageDetails, UsageEntry},
+    usage::{Adjustment, Expiry, HoldRequest, Settlement, UsageDetails, UsageEntry},
 };
 
 use crate::engines::{
@@ -131,6 +131,33 @@ pub(crate) async fn a_row_is_given_back_to_the_budgets_that_it_tells_of<S: Ledge
     assert!(refund.budgets.is_empty());
     store.adjust(refund).await.unwrap();
     balances(&store, &ann, 1_032, 0).await;
+}
+
+/// Nobody else can say where a call counted whose process is gone.
+pub(crate) async fn a_call_that_its_ledger_resolved_is_given_back_where_it_counted<
+    S: LedgerEngine,
+>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, key, team) = (account("ann"), budget("key-1"), budget("team"));
+    pay(&store, &ann, 1_000).await;
+    // Begun before midnight, and held after it.
+    clock.set("2026-03-31T23:59:59Z".parse().unwrap());
+    let both = [key.clone(), team.clone()];
+    let mut wish = wish(&clock, &ann, &both, 10);
+    (wish.expiry, wish.lifetime) = (Expiry::Charge, Duration::from_secs(60));
+    clock.advance(Duration::from_secs(2));
+    drop(store.hold(wish).await.unwrap().unwrap());
+    clock.advance(Duration::from_secs(70));
+    store.flush().await.unwrap();
+    let row = usage(&store, &ann).await.swap_remove(0);
+    assert_eq!(row.settlement.charged, nanos(10));
+    assert_eq!(spent(&store, &ann, &team).await, [10; 3]);
+    store.adjust(row.refund(nanos(10), "a")).await.unwrap();
+    assert_eq!(spent(&store, &ann, &key).await, [0; 3]);
+    assert_eq!(spent(&store, &ann, &team).await, [0; 3]);
+    balances(&store, &ann, 1_010, 0).await;
 }
 
 /// Of stores that keep three rows.

@@ -45,7 +45,7 @@ pub struct UsageDetails {
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
     /// The budgets that it counted in: its key's, its team's. Empty if there was none but its key's,
-    /// and for a call without a hold or one that its ledger resolved.
+    /// and for a call without a hold. One that its ledger resolved has its key's too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetId>,
     /// The day and the month in which its charge counted, where they aren't those in which it began:

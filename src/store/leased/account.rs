@@ -117,8 +117,9 @@ impl Account {
     /// Ends a hold, as its policy says.
     pub(super) fn abandon(&mut self, hold: OpenHold, clock: &dyn Clock) {
         let age = clock.now().duration_since(hold.call.started_at);
-        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
         if let Some(lease) = self.lease(hold.lease) {
+            let budgets = &lease.budgets;
+            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age, budgets);
             let (call, held) = (hold.call, hold.amount);
             lease.settle(Served {
                 call,

@@ -211,7 +211,8 @@ impl Inner {
                 continue;
             };
             let age = today.duration_since(ending.call.started_at);
-            let settlement = Settlement::abandoned(open.amount, ending.expiry, age);
+            let settlement =
+                Settlement::abandoned(open.amount, ending.expiry, age, &ending.budgets);
             let of = (ending.call, &ending.budgets);
             let key = open.idempotency_key.as_ref();
             let known = key.and_then(|key| account.idempotency.known(key, elapsed));

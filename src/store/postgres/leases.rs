@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hashbrown::{HashMap, HashSet};
+use jiff::SignedDuration;
 use sqlx::{
     Row,
     postgres::{PgConnection, PgRow},
@@ -27,7 +28,7 @@ use crate::{
         budget::Windows,
         clock::{Clock, Timestamp},
         money::Money,
-        usage::{Call, Expiry, Outcome, Settlement},
+        usage::{Call, Expiry, Settlement},
     },
     store::{LeaseStore, StoreFuture, Tenure, leasing::tell_lost},
 };
@@ -381,13 +382,14 @@ pub(super) async fn orphaned(
             true => Expiry::Charge,
             false => Expiry::Release,
         };
+        let age = SignedDuration::ZERO;
         Ok(Orphaned {
             id,
             call: abandoned_call(id, &account, now),
             account,
-            budgets,
             expiry,
-            settlement: Settlement::new(Money::ZERO, Outcome::Abandoned),
+            settlement: Settlement::abandoned(Money::ZERO, expiry, age, &budgets),
+            budgets,
         })
     };
     // One unreadable lease must not keep the money of the others set aside.

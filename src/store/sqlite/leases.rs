@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use jiff::SignedDuration;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
@@ -24,7 +25,7 @@ use crate::{
         budget::Windows,
         clock::{Clock, Timestamp},
         money::Money,
-        usage::{Expiry, Outcome, Settlement},
+        usage::{Expiry, Settlement},
     },
     store::{LeaseStore, StoreFuture, Tenure, leasing::tell_lost},
 };
@@ -251,12 +252,13 @@ impl UnitOfWork<'_> {
         let settled = lease.resolve(account, &owner, &budgets, expiry, second);
         self.alerts.extend(settled.alerts);
         if !settled.charged.is_zero() {
+            let settlement = Settlement::abandoned(held, expiry, SignedDuration::ZERO, &budgets);
             let calendar = &self.settings.calendar;
             let row = UsageRow {
                 call: &abandoned_call(id, &owner, self.now),
                 held,
                 charged: settled.charged,
-                settlement: &Settlement::new(settled.charged, Outcome::Abandoned),
+                settlement: &settlement,
                 settled_at: self.now,
                 windows: calendar.other_windows(self.now, lease.windows),
             };

@@ -90,7 +90,7 @@ impl Maintenance {
 
     fn resolve_one(&mut self, hold: Hold, now: Timestamp) {
         let age = now.duration_since(hold.call.started_at);
-        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
+        let settlement = Settlement::abandoned(hold.amount, hold.expiry, age, &hold.budgets);
         let (reply, answer) = oneshot::channel();
         let (account, reply) = (hold.call.account.clone(), Some(reply));
         let command = Command::Settle {

@@ -60,6 +60,9 @@ local function book(keys, record, held, charged, settlement, now, second, rows_m
     for _, word in ipairs({ 'd', string.format('%.0f', day), 'm', string.format('%.0f', month) }) do
       row[#row + 1] = word
     end
+    if #ids > 0 then
+      row[#row + 1], row[#row + 2] = 'b', cjson.encode(ids)
+    end
   end
   redis.call('XADD', keys.usage, 'MAXLEN', '~', rows_max, position, unpack(row))
   if costs ~= '0' then

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AccountId,
+        AccountId, BudgetId,
         books::Snapshot,
         budget::Windows,
         money::Money,
@@ -116,10 +116,13 @@ fn read_usage(shared: &Shared, account: &AccountId, row: &Row) -> Result<UsageEn
             let calendar = &shared.settings.calendar;
             let noted =
                 windows(row).and_then(|stamp| calendar.other_windows(call.started_at, stamp));
+            let budgets = row.1.get("b").map(|text| serde_json::from_str(text));
+            let budgets: Vec<BudgetId> = budgets.and_then(Result::ok).unwrap_or_default();
+            let mut abandoned = Settlement::abandoned(Money::ZERO, Expiry::Release, age, &budgets);
             Settlement {
                 charged,
-                details: UsageDetails::with_windows(None, noted),
-                ..Settlement::abandoned(Money::ZERO, Expiry::Release, age)
+                details: UsageDetails::with_windows(abandoned.details.take(), noted),
+                ..abandoned
             }
         }
         written => codec::read_settlement(written, charged)?,

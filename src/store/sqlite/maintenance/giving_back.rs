@@ -95,7 +95,7 @@ impl UnitOfWork<'_> {
         let (mut unreadable, mut resolved) = (HashSet::new(), 0_usize);
         for hold in holds {
             let age = self.now.duration_since(hold.call.started_at);
-            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age);
+            let settlement = Settlement::abandoned(hold.amount, hold.expiry, age, &hold.budgets);
             let account = &hold.call.account;
             match self.look_into(account, &hold.budgets)? {
                 Ok(()) => {
