@@ -270,8 +270,8 @@ impl Settlement {
         u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The settlement of a hold that was still open at `age`. It notes the budgets: whoever could
-    /// have noted them is gone.
+    /// The settlement of a hold that was still open at `age`. It notes the budgets, each once and in
+    /// order: whoever could have noted them is gone.
     #[must_use]
     pub(crate) fn abandoned(
         hold: Money,
@@ -279,9 +279,12 @@ impl Settlement {
         age: jiff::SignedDuration,
         budgets: &[BudgetId],
     ) -> Self {
+        let mut budgets = budgets.to_vec();
+        budgets.sort_unstable();
+        budgets.dedup();
         Self {
             latency: age.try_into().unwrap_or_default(),
-            details: UsageDetails::with_notes(None, Tags::new(), budgets),
+            details: UsageDetails::with_notes(None, Tags::new(), &budgets),
             ..Self::new(expiry.charged(hold), Outcome::Abandoned)
         }
     }
