@@ -76,8 +76,9 @@ pub(crate) struct Model {
     /// millisecond.
     owed: i64,
     drains: i64,
-    /// When something was last admitted, in milliseconds.
+    /// When something was last admitted, in milliseconds, and the period of the plan that did it.
     latest: i64,
+    period: i64,
     admitted: Vec<Admitted>,
     /// The latest day on which something was admitted, and how much.
     day: (i64, u32),
@@ -98,6 +99,7 @@ impl Model {
             owed: 0,
             drains: 1,
             latest: i64::MIN / 2,
+            period: 0,
             admitted: Vec::new(),
             day: (i64::MIN, 0),
         }
@@ -115,7 +117,7 @@ impl Model {
         let period = plan.strict.0;
         let shortest = |admitted: &Admitted| period.min(admitted.period) - EARLY_MAX;
         let least = self.in_use(now, shortest) + cost;
-        let most = self.in_use(now, |_| period + LATE_MAX) + cost;
+        let most = self.listed(now, period + LATE_MAX) + cost;
         if !bucket_fits || !day_fits || least > plan.strict.1 {
             Room::TooLittle
         } else if most > plan.strict.1 {
@@ -130,6 +132,7 @@ impl Model {
         self.drains = WHOLE / plan.bucket.0;
         self.day = (self.day.0.max(day), self.used_of(day) + cost);
         self.latest = self.latest.max(now);
+        self.period = plan.strict.0;
         for before in &mut self.admitted {
             before.period = before.period.min(plan.strict.0);
         }
@@ -147,6 +150,17 @@ impl Model {
 
     fn used_of(&self, day: i64) -> u32 {
         if day > self.day.0 { 0 } else { self.day.1 }
+    }
+
+    /// How much may be in use for that many milliseconds. After a step back, a shorter plan may find
+    /// units that only the longer one before it still held: they count until the clock has caught up.
+    fn listed(&self, now: i64, millis: i64) -> u32 {
+        let longest = millis.max(self.period + LATE_MAX);
+        let listed = self
+            .admitted
+            .iter()
+            .filter(|admitted| admitted.at + millis > now && admitted.at + longest > self.latest);
+        listed.map(|admitted| admitted.cost).sum()
     }
 
     /// How much is in use, if each is for that many milliseconds.

@@ -304,32 +304,62 @@ fn windows_keep_their_own_counts_whichever_are_named() {
     });
 }
 
+/// Milliseconds to the call, its plan, and its cost.
+type Calls = Vec<(i64, usize, u32)>;
+
+fn agree(
+    runtime: &tokio::runtime::Runtime,
+    script: &mut ByHand,
+    calls: Calls,
+) -> Result<(), TestCaseError> {
+    let mut model = Model::new();
+    for (step, plan, cost) in calls {
+        script.now = (script.now + step * 1_000).max(START);
+        let plan = &PLANS[plan];
+        let moment = (script.now / 1_000, script.now.div_euclid(DAY));
+        let quotas = plan.quotas();
+        let asked = script.ask(&quotas, Operation::Take(cost));
+        let outcome = runtime.block_on(asked).decision.outcome;
+        match (outcome, model.room(plan, cost, moment)) {
+            (RateOutcome::Admitted, Room::Enough | Room::Either) => {
+                model.admit(plan, cost, moment);
+            }
+            (RateOutcome::Refused(_), Room::TooLittle | Room::Either)
+            | (RateOutcome::TooCostly, Room::Never) => {}
+            (outcome, room) => prop_assert!(false, "{:?} and {:?}", outcome, room),
+        }
+    }
+    Ok(())
+}
+
 /// Three windows at once, with costs and plans that change from call to call, while the server's
 /// clock jumps.
 #[test]
 fn windows_of_changing_plans_admit_together_what_the_model_says() {
     let step = prop_oneof![9 => -300_i64..500, 1 => -DAY / 1_000..DAY / 1_000];
     let calls = vec((step, 0_usize..3, 1_u32..8), 1..100);
-    cases(&calls, |runtime, script, calls| {
-        let mut model = Model::new();
-        for (step, plan, cost) in calls {
-            script.now = (script.now + step * 1_000).max(START);
-            let plan = &PLANS[plan];
-            let moment = (script.now / 1_000, script.now.div_euclid(DAY));
-            let quotas = plan.quotas();
-            let asked = script.ask(&quotas, Operation::Take(cost));
-            let outcome = runtime.block_on(asked).decision.outcome;
-            match (outcome, model.room(plan, cost, moment)) {
-                (RateOutcome::Admitted, Room::Enough | Room::Either) => {
-                    model.admit(plan, cost, moment);
-                }
-                (RateOutcome::Refused(_), Room::TooLittle | Room::Either)
-                | (RateOutcome::TooCostly, Room::Never) => {}
-                (outcome, room) => prop_assert!(false, "{:?} and {:?}", outcome, room),
-            }
-        }
-        Ok(())
-    });
+    cases(&calls, agree);
+}
+
+/// The clock steps back after units were admitted that only the longer plan still holds, and then the
+/// shorter one is asked.
+#[test]
+fn a_shorter_plan_after_a_step_back_finds_what_the_longer_one_held() {
+    let before = [
+        (776, 0, 1),
+        (174, 0, 1),
+        (700, 1, 2),
+        (428, 1, 1),
+        (424, 0, 1),
+        (110, 0, 1),
+    ];
+    let longer = [(938, 2, 1), (-12_733_793, 2, 1)];
+    let calls: Calls = before
+        .into_iter()
+        .chain(longer)
+        .chain([(295, 0, 1)])
+        .collect();
+    cases(&Just(calls), agree);
 }
 
 /// Moving usage from one quota's slices to another's and back must settle; otherwise it would stay
