@@ -195,9 +195,9 @@ pub use request_id::RequestIdLayer;
 pub use session_cookie::SessionCookieLayer;
 pub use shutdown::{Shutdown, ShutdownLayer};
 pub use spending_limit::{
-    BodyDigestLayer, Charge, Charging, CostSource, HeldUse, IdempotencyKeys, MissingUsage, Price,
-    PriceTable, RequestShape, RequestedUse, SpendingLimitLayer, TokenBound, TokenPrice,
-    UsageExport,
+    BodyDigestLayer, Charge, Charging, CostSource, HeldUse, IdempotencyKeys, InvalidPrice,
+    LivePrice, MissingUsage, Price, PriceTable, RequestShape, RequestedUse, SpendingLimitLayer,
+    TokenBound, TokenPrice, UsageExport,
 };
 pub use stall::{StallLayer, StallWatch};
 pub use wire::{

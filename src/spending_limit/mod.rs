@@ -96,7 +96,7 @@ pub use idempotency::IdempotencyKeys;
 pub use layer::SpendingLimitLayer;
 pub use permit::{SpendingMeter, SpendingPermit};
 pub use policy::SpendingLimitPolicy;
-pub use price::{CostSource, Price, TokenBound, TokenPrice};
+pub use price::{CostSource, InvalidPrice, LivePrice, Price, TokenBound, TokenPrice};
 pub use requested_use::{HeldUse, RequestShape, RequestedUse};
 pub use table::PriceTable;
 pub use terms::{Charging, MissingUsage};

@@ -4,6 +4,7 @@ mod bound;
 mod cost;
 mod demand;
 mod length;
+mod live;
 mod models;
 mod rates;
 #[cfg(test)]
@@ -15,7 +16,11 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use self::models::Models;
-pub use self::{bound::TokenBound, tokens::TokenPrice};
+pub use self::{
+    bound::TokenBound,
+    live::{InvalidPrice, LivePrice},
+    tokens::TokenPrice,
+};
 pub(super) use self::{cost::Counts, demand::Demand, length::RequestLength};
 use crate::domain::money::Money;
 

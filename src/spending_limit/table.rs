@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::Price;
+use super::{InvalidPrice, LivePrice, Price};
 use crate::wire::{InvalidRoute, Methods, RequestHead, RouteMatch, Routes};
 
 /// The price of every route. Routes that aren't in the table are refused: what has no price isn't
@@ -26,6 +26,7 @@ type PriceOf = dyn Fn(&RequestHead<'_>) -> Price + Send + Sync;
 #[derive(Clone)]
 enum Pricing {
     Same(Price),
+    Live(LivePrice),
     Each(Arc<PriceOf>),
 }
 
@@ -34,6 +35,7 @@ impl PricedRoute {
     pub(super) fn price(&self, head: &RequestHead<'_>) -> Option<Price> {
         match &self.pricing {
             Pricing::Same(price) => Some(price.clone()),
+            Pricing::Live(price) => Some(price.get()),
             Pricing::Each(price) => Some(price(head)).filter(|price| !price.is_invalid()),
         }
     }
@@ -43,6 +45,7 @@ impl fmt::Debug for Pricing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Same(price) => price.fmt(f),
+            Self::Live(price) => price.get().fmt(f),
             Self::Each(_) => f.write_str("Fn"),
         }
     }
@@ -67,9 +70,7 @@ impl PriceTable {
     ///
     /// # Errors
     /// [`InvalidRoute`]: an invalid method or pattern, a pattern that conflicts with another, a
-    /// duplicate route, a negative price, a price by model that lists no models or is nested, or one
-    /// by tokens of which a [tier](crate::TokenPrice::tier) or a [range of
-    /// lengths](crate::TokenPrice::above_input) has what only the whole can have.
+    /// duplicate route, or an [invalid price](InvalidPrice).
     pub fn route(
         self,
         method: &str,
@@ -78,9 +79,11 @@ impl PriceTable {
     ) -> Result<Self, InvalidRoute> {
         let price = price.into();
         if price.is_invalid() {
-            let why =
-                "negative price, no models, a `*` within a model's name, or a bound within a tier";
-            return Err(InvalidRoute::new(method, pattern, why));
+            return Err(InvalidRoute::new(
+                method,
+                pattern,
+                &InvalidPrice.to_string(),
+            ));
         }
         self.add(method, pattern, Pricing::Same(price))
     }
@@ -102,6 +105,19 @@ impl PriceTable {
     ) -> Result<Self, InvalidRoute> {
         let price = move |head: &RequestHead<'_>| price(head).into();
         self.add(method, pattern, Pricing::Each(Arc::new(price)))
+    }
+
+    /// Sets the price of a route to one that may change while the server runs.
+    ///
+    /// # Errors
+    /// As for [`route`](Self::route); the price is valid.
+    pub fn route_live(
+        self,
+        method: &str,
+        pattern: &str,
+        price: &LivePrice,
+    ) -> Result<Self, InvalidRoute> {
+        self.add(method, pattern, Pricing::Live(price.clone()))
     }
 
     fn add(self, method: &str, pattern: &str, pricing: Pricing) -> Result<Self, InvalidRoute> {

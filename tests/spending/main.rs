@@ -29,6 +29,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 mod endings;
 mod left;
+mod live_price;
 mod payers;
 mod providers;
 mod repeated_calls;
