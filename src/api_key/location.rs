@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use crate::wire::{Credential, CredentialPlaces, Credentials, KeyHeaders, RequestHead};
+use crate::{
+    domain::{credential::CredentialKind, denial::Sought},
+    wire::{Credential, CredentialPlaces, Credentials, KeyHeaders, RequestHead},
+};
 
 type Read = dyn Fn(&RequestHead<'_>) -> Option<String> + Send + Sync;
 
@@ -42,11 +45,11 @@ impl Location {
         }
     }
 
-    /// The message for a client without a key, unless keys are expected in the usual places.
-    pub(super) fn expected(&self) -> Option<Cow<'static, str>> {
+    /// Where a client without a key could have sent one, unless it is the usual places.
+    pub(super) fn sought(&self) -> Option<Sought> {
         match self {
-            Self::Headers(headers) => headers.expected().map(Cow::Owned),
-            Self::Custom(_) => Some(Cow::Borrowed("The request carries no access key")),
+            Self::Headers(headers) => headers.sought(),
+            Self::Custom(_) => Some(Sought::elsewhere(CredentialKind::ApiKey)),
         }
     }
 

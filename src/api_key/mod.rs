@@ -282,8 +282,8 @@ impl ApiKeyPolicy {
         let found = match self.location.read(head) {
             Found::Nothing => {
                 let missing = denial(DenialKind::CredentialMissing);
-                return Err(Verdict::Abstain(match self.location.expected() {
-                    Some(expected) => missing.with_message(expected),
+                return Err(Verdict::Abstain(match self.location.sought() {
+                    Some(sought) => missing.seeking(sought),
                     None => missing,
                 }));
             }

@@ -1,8 +1,12 @@
 //! A refusal: what happened, what the client may read, and what the operator may read.
 
+mod sought;
+
 use std::{borrow::Cow, fmt, time::Duration};
 
 use super::{KeyId, credential::CredentialKind, money::Money};
+
+pub(crate) use sought::Sought;
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,6 +140,7 @@ struct Details {
     holder: Option<Holder>,
     parameter: Option<Box<str>>,
     code: Option<Box<str>>,
+    sought: Option<Sought>,
 }
 
 /// Whose credential was refused: for the audit log, never in an answer.
@@ -176,6 +181,7 @@ impl Denial {
     #[must_use]
     pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         self.message = Some(message.into());
+        self.forget_sought();
         self
     }
 

@@ -131,7 +131,8 @@ pub trait Authenticator {
 /// refused, and the next policy isn't asked, except that a session's cookie counts for nothing beside
 /// another credential if it isn't good. If `authorization` or a key's header field appears
 /// twice, the request is refused by whichever policy judges it, even if both lines agree, because
-/// intermediaries disagree about which one counts.
+/// intermediaries disagree about which one counts. One without a credential is refused once, with a
+/// text that names all that would do.
 pub struct OrLayer<A, B> {
     gate: Gate<Or<A, B>>,
 }
@@ -298,14 +299,15 @@ where
 }
 
 /// The denial of the policy that saw a credential: one that was sent on purpose, rather than a cookie,
-/// which browsers add.
+/// which browsers add. Where neither saw any, both say what they look for.
 fn more_telling(first: Denial, second: Denial) -> Denial {
     let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
     let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
-    if is_blind(&first) || (is_of_cookie && !is_blind(&second)) {
-        second
-    } else {
-        first
+    match (is_blind(&first), is_blind(&second)) {
+        (true, true) => Denial::of_neither(&first, second),
+        (true, false) => second,
+        (false, false) if is_of_cookie => second,
+        (false, _) => first,
     }
 }
 

@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::header::AUTHORIZATION;
 
 use crate::{
-    domain::credential::CredentialText,
+    domain::{
+        credential::{CredentialKind, CredentialText},
+        denial::Sought,
+    },
     wire::{
         CookieValue, Credential, CredentialPlaces, Credentials, KeyHeaders, Origin, RequestHead,
         X_API_KEY, are_doubled, is_cross_site, read_cookie,
@@ -52,6 +55,11 @@ impl Location {
             Self::Cookie { .. } => CredentialPlaces::ELSEWHERE,
             Self::Custom(_) => CredentialPlaces::ANYWHERE,
         }
+    }
+
+    /// Where a client without a token could have sent one, unless it is the usual place.
+    pub(super) fn sought(&self) -> Option<Sought> {
+        (!self.is_bearer()).then(|| Sought::elsewhere(CredentialKind::Token))
     }
 
     pub(super) const fn is_bearer(&self) -> bool {

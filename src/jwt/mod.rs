@@ -208,6 +208,14 @@ pub struct JwtPolicy {
 }
 
 impl JwtPolicy {
+    fn missing(&self) -> Denial {
+        let missing = denial(DenialKind::CredentialMissing);
+        match self.location.sought() {
+            Some(sought) => missing.seeking(sought),
+            None => missing,
+        }
+    }
+
     fn judge(&self, token: CredentialText<'_>) -> Decision<Identified> {
         let verified = match self.verifier.verify_or_wait(token, &self.others) {
             Verification::Over(Ok(verified)) => verified,
@@ -290,7 +298,7 @@ impl Policy for JwtPolicy {
         match self.location.read(head, &self.trusted) {
             Found::Bearer(token) => self.judge(token),
             Found::Token(token) => self.judge((&*token).into()),
-            Found::Nothing => abstain(DenialKind::CredentialMissing),
+            Found::Nothing => Decision::Ready(Verdict::Abstain(self.missing())),
             Found::Foreign => abstain(DenialKind::CredentialInvalid),
             Found::Unreadable => refuse(DenialKind::CredentialInvalid),
             Found::Ambiguous => refuse(DenialKind::CredentialAmbiguous),

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::CredentialPlaces;
-use crate::domain::credential::CredentialText;
+use crate::domain::{credential::CredentialText, denial::Sought};
 
 /// The longest credential that is accepted, in bytes; longer ones are refused before any hashing.
 const LENGTH_MAX: usize = 16 * 1024;
@@ -95,17 +95,14 @@ impl KeyHeaders {
         CredentialPlaces::headers(self.own.iter().cloned().chain(bearer))
     }
 
-    /// What to ask a client without a key for, unless it is the default headers.
-    pub(crate) fn expected(&self) -> Option<String> {
+    /// Where a client without a key could have sent one, unless it is the default headers.
+    pub(crate) fn sought(&self) -> Option<Sought> {
         let own = self.own.as_ref()?;
+        let sought = || Sought::key_in(own.as_str().to_owned().into());
         match self.authorization {
             Authorization::Taken if *own == X_API_KEY => None,
-            Authorization::Taken => Some(format!(
-                "Expected '{own}' or 'Authorization: Bearer' header with access key"
-            )),
-            Authorization::Compared | Authorization::Ignored => {
-                Some(format!("Expected '{own}' header with access key"))
-            }
+            Authorization::Taken => Some(sought().or_bearer()),
+            Authorization::Compared | Authorization::Ignored => Some(sought()),
         }
     }
 
@@ -339,7 +336,7 @@ mod tests {
 
     #[test]
     fn who_brings_none_is_told_where_it_is_looked_for() {
-        let expected = |places: KeyHeaders| places.expected();
+        let expected = |places: KeyHeaders| places.sought().map(|sought| sought.to_string());
         let own = HeaderName::from_static("x-gateway-key");
         assert_eq!(expected(KeyHeaders::new(X_API_KEY)), None);
         assert_eq!(

@@ -185,6 +185,10 @@ async fn nobody_is_unauthenticated() {
         let status = echo.say(request).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
         assert_eq!(reason(&status), expected);
+        let names_both =
+            "Expected 'X-API-Key' or 'Authorization: Bearer' header with access key or token";
+        let is_missing = expected == "CREDENTIAL_MISSING";
+        assert_eq!(status.message() == names_both, is_missing, "{status:?}");
     }
     server.stop().await.without_panic();
 }

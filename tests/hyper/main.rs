@@ -43,7 +43,10 @@ async fn each_role_has_its_routes() {
     let (viewer, operator) = (demo.key("viewer").await, demo.key("operator").await);
     let admin = demo.key("admin").await;
     let server = demo.start(&[]).await;
-    let missing = refused(server.get("/hello"), 401, "Missing token").await;
+    let missing = refused(server.get("/hello"), 401, "Missing credentials").await;
+    let expected =
+        "Expected 'X-API-Key' or 'Authorization: Bearer' header with access key or token";
+    assert_eq!(missing.json()["message"], expected);
     assert_eq!(missing.header("www-authenticate"), r#"Bearer realm="api""#);
 
     let hello = server.get("/hello").key(&viewer).send().await;

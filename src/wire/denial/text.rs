@@ -49,6 +49,9 @@ pub(crate) fn title(denial: &Denial) -> &'static str {
 
 /// What happened and what to do, in a sentence.
 pub(crate) fn message(denial: &Denial) -> Cow<'static, str> {
+    if let Some(sought) = denial.sought() {
+        return sought.to_string().into();
+    }
     Cow::Borrowed(match denial.kind() {
         DenialKind::CredentialMissing => match denial.credential() {
             Some(CredentialKind::ApiKey) => {
@@ -120,5 +123,28 @@ fn insufficient(denial: &Denial) -> Cow<'static, str> {
         )
         .into(),
         None => "Your balance is insufficient. Please top up your account.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of one credential is what a refusal that names several is made of.
+    #[test]
+    fn each_place_has_one_text() {
+        let missing = || Denial::new(DenialKind::CredentialMissing);
+        for kind in [
+            Some(CredentialKind::ApiKey),
+            Some(CredentialKind::Token),
+            Some(CredentialKind::SessionCookie),
+            None,
+        ] {
+            let one = kind.map_or(missing(), |kind| missing().of_credential(kind));
+            let other = missing().with_message("Show a certificate");
+            let either = Denial::of_neither(&one, other);
+            let expected = format!("{}; or: Show a certificate", message(&one));
+            assert_eq!(message(&either), expected);
+        }
     }
 }
