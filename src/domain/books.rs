@@ -40,6 +40,7 @@ pub use lease::{
 pub use refund::{ChargedCall, RefundRefusal, refund};
 pub(crate) use refund::{check, pay};
 pub use rolling::Rolling;
+use spent::Passed;
 pub use spent::{Budget, Spent};
 
 /// The money of one account. Its serialized form includes what is [available](Self::available).
@@ -335,17 +336,18 @@ pub fn settle(
         ..Settled::default()
     };
     for id in distinct(budgets) {
-        let passed = books.budget(id).settle(stamp, held, charged, second);
-        let alerts = passed.into_iter().filter_map(|(window, passed)| {
-            passed.map(|passed| SpendingAlert {
+        let alerts = &mut settled.alerts;
+        let tell = |window, passed: Passed| {
+            alerts.push(SpendingAlert {
                 account: account.clone(),
                 budget: id.clone(),
                 window,
                 limit: passed.limit,
                 spent: passed.spent,
-            })
-        });
-        settled.alerts.extend(alerts);
+            });
+        };
+        let budget = books.budget(id);
+        budget.settle(stamp, held, charged, second, tell);
     }
     settled
 }

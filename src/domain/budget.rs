@@ -2,6 +2,7 @@
 
 mod json;
 mod rolling;
+mod thresholds;
 
 use std::sync::Mutex;
 
@@ -14,6 +15,7 @@ use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
 use crate::sync::lock;
 
 pub use rolling::{InvalidWindow, RollingLimit, RollingWindow};
+pub use thresholds::{InvalidThresholds, Thresholds};
 
 /// How much may be spent in a window. `None`: no limit.
 ///
@@ -29,7 +31,7 @@ pub use rolling::{InvalidWindow, RollingLimit, RollingWindow};
 /// assert!(serde_json::from_str::<SpendingLimits>(r#"{"dayly": 5.25}"#).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpendingLimits {
     /// In a calendar day.
@@ -44,16 +46,17 @@ pub struct SpendingLimits {
     pub soft: SoftLimits,
 }
 
-/// Limits that refuse nothing: crossing one raises a [`SpendingAlert`], once per window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Limits that refuse nothing: crossing one raises a [`SpendingAlert`], once per window. A window may
+/// have several, say at 50, 80 and 100 percent of what may be spent in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SoftLimits {
     /// In a calendar day.
-    pub daily: Option<Money>,
+    pub daily: Thresholds,
     /// In a calendar month.
-    pub monthly: Option<Money>,
+    pub monthly: Thresholds,
     /// Over all time.
-    pub total: Option<Money>,
+    pub total: Thresholds,
 }
 
 impl SpendingLimits {
@@ -61,17 +64,32 @@ impl SpendingLimits {
     /// [`Refused`](crate::store::StoreErrorKind::Refused) if one is.
     #[must_use]
     pub fn are_sound(&self) -> bool {
-        let hard = [self.daily, self.monthly, self.total];
-        let soft = [self.soft.daily, self.soft.monthly, self.soft.total];
-        let rolling = self.rolling.map(|rolling| [rolling.limit, rolling.soft]);
-        let limits = hard.into_iter().chain(soft);
-        let mut limits = limits.chain(rolling.into_iter().flatten()).flatten();
-        !limits.any(Money::is_negative)
+        let rolling = self.rolling.as_ref().and_then(|rolling| rolling.limit);
+        let hard = [self.daily, self.monthly, self.total, rolling];
+        let soft = &self.soft;
+        let soft = [&soft.daily, &soft.monthly, &soft.total, self.rolling_soft()];
+        let soft = soft.into_iter().flat_map(Thresholds::as_slice).copied();
+        !hard
+            .into_iter()
+            .flatten()
+            .chain(soft)
+            .any(Money::is_negative)
+    }
+
+    /// The soft limits of the rolling window.
+    pub(crate) fn rolling_soft(&self) -> &Thresholds {
+        static NONE: Thresholds = Thresholds::NONE;
+
+        self.rolling.as_ref().map_or(&NONE, |rolling| &rolling.soft)
     }
 }
 
 /// A soft limit was crossed. Reported once per limit and window, and once more if it is crossed
-/// again after a refund; for a rolling window, at most once in its length.
+/// again after a refund; for a rolling window, at most once in its length. A settlement that crosses
+/// several is reported once for each of them, smallest first.
+///
+/// When a window's limits are changed, a limit that stays is not reported again. A new one that
+/// spending has passed already is reported when it is crossed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SpendingAlert {

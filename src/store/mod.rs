@@ -101,6 +101,8 @@ mod static_keys;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "sqlite"))))]
 mod tenure;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod thresholds;
 mod usage_log;
 
 mod memory;

@@ -1,9 +1,10 @@
 //! The stored form of a rolling window: words that an operator can read.
 //!
-//! Length in seconds, limit, soft limit, the latest second at which it was evaluated, the second at
-//! which the soft limit was last reported; then for each slice its number and what was charged in
-//! it, oldest first. `-` means none; `off` in place of the limit means that the budget no longer
-//! has a rolling limit.
+//! Length in seconds, limit, smallest soft limit, the latest second at which it was evaluated, the
+//! second at which that soft limit was last reported; then for each slice its number and what was
+//! charged in it, oldest first. `-` means none; `off` in place of the limit means that the budget no
+//! longer has a rolling limit. Where it has several soft limits, [`thresholds`](super::thresholds)
+//! has the others.
 
 use std::time::Duration;
 
@@ -22,12 +23,14 @@ pub(super) fn write(budget: &Budget) -> Option<String> {
     let optional =
         |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let amount = |amount: Option<Money>| optional(amount.map(Money::nanos));
-    let (limit, soft) = match budget.limits.rolling {
-        Some(rolling) => (amount(rolling.limit), amount(rolling.soft)),
-        None => ("off".to_owned(), "-".to_owned()),
+    let limit = match &budget.limits.rolling {
+        Some(rolling) => amount(rolling.limit),
+        None => "off".to_owned(),
     };
+    let soft = budget.limits.rolling_soft().first();
     let (seconds, latest) = (rolling.window().length().as_secs(), rolling.latest());
-    let told_at = optional(rolling.told_at());
+    let told_at = optional(soft.and_then(|soft| rolling.told_at(soft)));
+    let soft = amount(soft);
     let mut text = format!("{seconds} {limit} {soft} {latest} {told_at}");
     for (number, settled) in rolling.slices() {
         // Writing to a string never fails.
@@ -61,10 +64,14 @@ pub(super) fn read(text: &str, budget: &mut Budget) -> Option<()> {
         limit => Some(RollingLimit {
             window,
             limit: amount(limit)?,
-            soft: amount(soft)?,
+            soft: amount(soft)?.into(),
         }),
     };
-    let rolling = Rolling::stored(window, latest.parse().ok()?, optional(told_at)?, slices)?;
+    let mut rolling = Rolling::stored(window, latest.parse().ok()?, slices)?;
+    let soft = budget.limits.rolling_soft().first();
+    if let (Some(soft), Some(told_at)) = (soft, optional(told_at)?) {
+        rolling.tell(soft, told_at);
+    }
     budget.rolling = Some(Box::new(rolling));
     Some(())
 }

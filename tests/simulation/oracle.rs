@@ -1,6 +1,7 @@
 //! What must be so: the books, kept as sums over what happened, in wide numbers, and by the windows' own
 //! names instead of by rolling them.
 
+mod alerts;
 mod late;
 mod limits;
 mod refund;
@@ -15,12 +16,12 @@ use std::{
 use tollgate::{
     RequestId,
     books::{Balance, Budget, HoldRefusal},
-    budget::{BudgetWindow, SpendingAlert, SpendingLimits, Windows},
+    budget::{BudgetWindow, SpendingLimits, Windows},
     store::{AccountId, BudgetId},
     usage::{Expiry, Hold, HoldId, HoldRequest},
 };
 
-use self::{late::Late, limits::Counted, rolling::Rolling};
+use self::{alerts::Crossed, late::Late, limits::Counted, rolling::Rolling};
 
 #[derive(Clone, Debug)]
 struct Open {
@@ -63,7 +64,8 @@ pub(crate) struct Oracle {
     refunded: HashMap<u64, i128>,
     limits: HashMap<(AccountId, BudgetId), SpendingLimits>,
     known: HashMap<(AccountId, Arc<str>), Known>,
-    told: HashSet<(Window, i64)>,
+    /// By the settlement that is under way.
+    crossed: HashMap<(BudgetId, BudgetWindow), Vec<Crossed>>,
     rolling: HashMap<(AccountId, BudgetId), Rolling>,
     /// The time of day.
     second: i64,
@@ -71,6 +73,9 @@ pub(crate) struct Oracle {
     pub(crate) expired: usize,
     /// Of those: charged late.
     pub(crate) charged_late: usize,
+    pub(crate) alerts: usize,
+    /// Settlements that crossed several soft limits of one window.
+    pub(crate) alerts_together: usize,
 }
 
 const WINDOWS: [BudgetWindow; 3] = [BudgetWindow::Day, BudgetWindow::Month, BudgetWindow::Total];
@@ -241,13 +246,20 @@ impl Oracle {
             for window in WINDOWS {
                 let from = begin(window, hold.windows);
                 let place = (hold.account.clone(), budget.clone(), window, from);
-                *self.settled.entry(place).or_default() += charged;
+                let settled = self.settled.entry(place).or_default();
+                let before = *settled;
+                *settled += charged;
+                let after = *settled;
+                self.note_crossed((&hold.account, budget), window, (before, after));
             }
             self.look(&hold.account, budget);
             let place = (hold.account.clone(), budget.clone());
             if let Some(rolling) = self.rolling.get_mut(&place) {
                 let at = rolling.by(self.second);
+                let before = rolling.settled(self.second);
                 rolling.charges.push((at, charged));
+                let crossed = (before, before + charged);
+                self.note_crossed((&hold.account, budget), BudgetWindow::Rolling, crossed);
             }
         }
         let account = self.accounts.entry(hold.account.clone()).or_default();
@@ -287,6 +299,7 @@ impl Oracle {
 
     pub(crate) fn settle(&mut self, id: HoldId, charged: i64) {
         let charged = i128::from(charged);
+        self.crossed.clear();
         if self.end(id, charged).is_none() {
             self.settle_late(id, charged);
         }
@@ -317,45 +330,18 @@ impl Oracle {
 
     pub(crate) fn limits(&mut self, account: &AccountId, budget: &BudgetId, to: SpendingLimits) {
         let place = (account.clone(), budget.clone());
-        let before = self.limits.insert(place.clone(), to);
-        let soft = |limits: SpendingLimits| limits.rolling.and_then(|rolling| rolling.soft);
+        let before = self.limits.insert(place.clone(), to.clone());
+        self.keep_told(&place, before.as_ref(), &to);
         if let Some(limit) = to.rolling {
             let second = self.second;
-            let rolling = self.rolling.entry(place).or_insert_with(|| Rolling {
+            self.rolling.entry(place).or_insert_with(|| Rolling {
                 window: limit.window,
                 charges: Vec::new(),
                 seen: second,
-                told: None,
+                told: HashMap::new(),
             });
-            if before.and_then(soft) != soft(to) {
-                rolling.told = None;
-            }
         }
         self.look(account, budget);
-    }
-
-    /// Nothing is told twice of one window, nor of one that rolls within its length.
-    pub(crate) fn told(&mut self, alert: &SpendingAlert, windows: Windows) {
-        let from = begin(alert.window, windows);
-        let window = (
-            alert.account.clone(),
-            alert.budget.clone(),
-            alert.window,
-            from,
-        );
-        assert!(alert.spent >= alert.limit);
-        if alert.window == BudgetWindow::Rolling {
-            let place = (alert.account.clone(), alert.budget.clone());
-            let rolling = self.rolling.get_mut(&place).unwrap();
-            let (now, length) = (rolling.by(self.second), rolling.window.length());
-            let again = rolling.told.replace(now);
-            let since = again.map_or(i64::MAX, |told| now - told);
-            return assert!(since >= length.as_secs() as i64, "told too soon: {alert:?}");
-        }
-        assert!(
-            self.told.insert((window, alert.limit.nanos())),
-            "told twice: {alert:?}"
-        );
     }
 
     pub(crate) fn delivered(&mut self, id: HoldId) {
@@ -369,11 +355,6 @@ impl Oracle {
         let mut open = self.open.values();
         let kept = open.find(|open| open.delivered && *open.request_id == *request_id);
         assert!(kept.is_none(), "left unsettled: {kept:?}");
-    }
-
-    pub(crate) fn windows_of(&self, id: HoldId) -> Option<Windows> {
-        let late = || self.late.get(&id).map(|late| late.hold.windows);
-        self.open.get(&id).map(|open| open.windows).or_else(late)
     }
 
     pub(crate) fn check_balance(&self, account: &AccountId, balance: Balance) {

@@ -134,16 +134,14 @@ impl Ledger for Watched {
         let (id, charged) = (hold.id, settlement.charged.nanos());
         // What was resolved just now has been told of.
         self.alerts.lock().unwrap().clear();
-        let windows = self.oracle.lock().unwrap().windows_of(id);
         // The look that ends what is over.
         at_once(self.store.balance(&hold.call.account)).unwrap();
         self.alerts.lock().unwrap().clear();
         at_once(self.store.settle(hold, settlement)).unwrap();
         let mut oracle = self.oracle.lock().unwrap();
-        for alert in self.alerts.lock().unwrap().drain(..) {
-            oracle.told(&alert, windows.unwrap());
-        }
         oracle.settle(id, charged);
+        let told = std::mem::take(&mut *self.alerts.lock().unwrap());
+        oracle.check_told(&told);
         let back = self.dice.roll(3);
         StoreFuture::new(async move {
             Steps(back).await;

@@ -5,7 +5,7 @@ mod refunds;
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use tollgate::{
-    budget::{RollingLimit, RollingWindow, SoftLimits, SpendingLimits},
+    budget::{RollingLimit, RollingWindow, SoftLimits, SpendingLimits, Thresholds},
     clock::{Clock, Timestamp},
     money::Money,
     store::{AccountId, BudgetId, Ledger, Page},
@@ -35,10 +35,13 @@ pub(crate) struct Tally {
     clock_set: usize,
     paid_again: usize,
     given_back: usize,
+    alerts: usize,
+    /// Settlements that crossed several soft limits of one window.
+    alerts_together: usize,
 }
 
 impl Tally {
-    fn counts(&self) -> [usize; 12] {
+    fn counts(&self) -> [usize; 14] {
         [
             self.granted,
             self.refused,
@@ -52,6 +55,8 @@ impl Tally {
             self.clock_set,
             self.paid_again,
             self.given_back,
+            self.alerts,
+            self.alerts_together,
         ]
     }
 
@@ -68,6 +73,8 @@ impl Tally {
         self.clock_set += other.clock_set;
         self.paid_again += other.paid_again;
         self.given_back += other.given_back;
+        self.alerts += other.alerts;
+        self.alerts_together += other.alerts_together;
     }
 
     pub(crate) fn assert_all_happened(&self) {
@@ -130,7 +137,7 @@ impl World {
         for account in &world.accounts {
             for (budget, window) in world.budgets.iter().zip(WINDOWS) {
                 let limits = SpendingLimits {
-                    rolling: Some(world.rolling(window, None, None)),
+                    rolling: Some(world.rolling(window, None, Thresholds::NONE)),
                     ..SpendingLimits::default()
                 };
                 world.limit(account, budget, limits);
@@ -363,7 +370,13 @@ impl World {
             .then(|| Money::from_nanos(self.dice.between(0, 200)))
     }
 
-    fn rolling(&self, seconds: u64, limit: Option<Money>, soft: Option<Money>) -> RollingLimit {
+    /// Up to four, of few amounts, so that some stay when others change.
+    fn some_thresholds(&self) -> Thresholds {
+        let some = (0..self.dice.roll(5)).map(|_| 20 * self.dice.between(0, 10));
+        Thresholds::new(some.map(Money::from_nanos)).unwrap()
+    }
+
+    fn rolling(&self, seconds: u64, limit: Option<Money>, soft: Thresholds) -> RollingLimit {
         RollingLimit {
             window: RollingWindow::new(Duration::from_secs(seconds)).unwrap(),
             limit,
@@ -374,7 +387,7 @@ impl World {
     fn set_limits(&mut self, account: &AccountId) {
         let place = usize::try_from(self.dice.roll(3)).unwrap();
         let budget = self.budgets[place].clone();
-        let (limit, soft) = (self.some_limit(), self.some_limit());
+        let (limit, soft) = (self.some_limit(), self.some_thresholds());
         let rolling = self.rolling(WINDOWS[place], limit, soft);
         let limits = SpendingLimits {
             rolling: (!self.dice.one_in(4)).then_some(rolling),
@@ -382,9 +395,9 @@ impl World {
             monthly: self.some_limit(),
             total: self.some_limit().filter(|_| self.dice.one_in(4)),
             soft: SoftLimits {
-                daily: self.some_limit(),
-                monthly: self.some_limit(),
-                total: self.some_limit(),
+                daily: self.some_thresholds(),
+                monthly: self.some_thresholds(),
+                total: self.some_thresholds(),
             },
         };
         self.limit(account, &budget, limits);
@@ -392,7 +405,8 @@ impl World {
 
     fn limit(&self, account: &AccountId, budget: &BudgetId, limits: SpendingLimits) {
         self.ledger.expire(account);
-        at_once(self.ledger.set_limits(account, budget, limits)).unwrap();
+        let set = self.ledger.set_limits(account, budget, limits.clone());
+        at_once(set).unwrap();
         let mut oracle = self.ledger.oracle.lock().unwrap();
         oracle.limits(account, budget, limits);
     }
@@ -477,5 +491,7 @@ impl World {
         assert_eq!(oracle.open(), 0);
         self.tally.expired = oracle.expired;
         self.tally.charged_late = oracle.charged_late;
+        self.tally.alerts = oracle.alerts;
+        self.tally.alerts_together = oracle.alerts_together;
     }
 }

@@ -243,7 +243,7 @@ pub(crate) async fn a_limit_that_is_lowered_elsewhere_counts_soon(place: impl Pl
         daily: Some(nanos(0)),
         ..SpendingLimits::default()
     };
-    there.set_limits(&ann, &key, limits).await.unwrap();
+    there.set_limits(&ann, &key, limits.clone()).await.unwrap();
     let refused = async {
         loop {
             match hold(&ledger, &ann, &[key.clone()], 10).await {
@@ -492,6 +492,7 @@ laws! {
     leases::where_it_is_charged_whole_nothing_is_charged_twice,
     leases::a_lease_ends_with_its_day,
     leases::what_must_be_durable_is_the_store_s,
+    thresholds::a_step_of_a_lease_tells_each_soft_limit_once,
     leased_late::a_late_report_counts_once_and_where_its_hold_did,
     leased_late::what_is_settled_late_counts_in_its_own_day,
     leased_late::a_lease_that_was_charged_whole_has_paid_for_its_late_calls,

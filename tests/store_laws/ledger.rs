@@ -228,7 +228,7 @@ pub(crate) async fn limits_count_what_was_spent_before<S: LedgerEngine>(store: S
     let held = hold(&store, &ann, &[key.clone()], 20).await.unwrap();
     store.settle(held, costs(20)).await.unwrap();
     let set = store.set_limits(&ann, &key, daily(10)).await.unwrap();
-    assert_eq!((set.limits, set.day.settled), (daily(10), nanos(20)));
+    assert_eq!((&set.limits, set.day.settled), (&daily(10), nanos(20)));
     assert_eq!(store.budget(&ann, &key).await.unwrap(), set);
     let refused = hold(&store, &ann, &[key.clone()], 1).await.unwrap_err();
     assert_eq!(refused, HoldRefusal::LimitReached(BudgetWindow::Day));

@@ -91,6 +91,7 @@ mod silence;
 mod slots;
 mod statement;
 mod static_keys;
+mod thresholds;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod two_processes;
 
@@ -370,6 +371,9 @@ laws! {
         rolling::what_is_held_counts_until_its_end_and_its_charge_from_then_on,
         rolling::a_rolling_limit_that_is_changed_forgets_nothing,
         rolling::a_soft_rolling_limit_is_told_once_in_the_length_of_its_window,
+        thresholds::each_of_several_soft_limits_is_told_once_in_a_window,
+        thresholds::soft_limits_that_stay_are_not_told_again_and_new_ones_when_crossed,
+        thresholds::each_of_several_soft_limits_is_told_once_in_a_window_that_rolls,
         rolling::a_rolling_limit_for_ten_serves_ten_of_a_hundred,
         races::money_for_ten_serves_ten_of_a_hundred,
         races::a_limit_for_ten_serves_ten_of_a_hundred,

@@ -267,20 +267,24 @@ pub(crate) async fn a_soft_limit_is_told_once_in_a_window<S: LedgerEngine>(store
     let soft = SpendingLimits {
         daily: Some(nanos(500)),
         soft: SoftLimits {
-            daily: Some(nanos(10)),
-            monthly: None,
-            total: Some(nanos(25)),
+            daily: nanos(10).into(),
+            total: nanos(25).into(),
+            ..SoftLimits::default()
         },
         ..SpendingLimits::default()
     };
     assert_eq!(
-        store.set_limits(&ann, &key, soft).await.unwrap().limits,
+        store
+            .set_limits(&ann, &key, soft.clone())
+            .await
+            .unwrap()
+            .limits,
         soft
     );
     assert_eq!(store.budget(&ann, &key).await.unwrap().limits, soft);
     let negative = SpendingLimits {
         soft: SoftLimits {
-            monthly: Some(nanos(-1)),
+            monthly: nanos(-1).into(),
             ..SoftLimits::default()
         },
         ..SpendingLimits::default()

@@ -279,7 +279,7 @@ pub(crate) async fn a_refund_takes_nothing_from_other_calls_in_a_window_that_rol
     // To noon, so that neither the day nor the month lies within the window.
     clock.set("2026-03-15T12:00:00Z".parse().unwrap());
     let limit = rolling(600, 100);
-    store.set_limits(&ann, &left, limit).await.unwrap();
+    store.set_limits(&ann, &left, limit.clone()).await.unwrap();
     let both = [left.clone(), early.clone()];
     let old = spend(&store, &clock, &ann, &both, 99).await;
     clock.advance(Duration::from_secs(30));

@@ -101,7 +101,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     let before = "DROP TABLE bundle; DROP TABLE bundled; ALTER TABLE log DROP COLUMN next_hold;
         CREATE TABLE hold (instance, number, ends, account, amount, charges, key, principal, idempotency_key, day, month,
             started_at, budgets, request_id, route);
-        ALTER TABLE budget DROP COLUMN rolling;
+        ALTER TABLE budget DROP COLUMN rolling; ALTER TABLE budget DROP COLUMN thresholds;
         ALTER TABLE usage DROP COLUMN cached_tokens; ALTER TABLE usage DROP COLUMN cache_write_tokens;
         ALTER TABLE usage DROP COLUMN usage_is_missing; ALTER TABLE usage DROP COLUMN details;
         DROP INDEX audit_by_time; DROP INDEX audit_by_share; DROP INDEX audit_by_actor; DROP INDEX audit_by_action;
@@ -125,7 +125,10 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
     let found = store.budget(&ann, &key[0]).await.unwrap();
     assert_eq!((found.day.settled, &found.rolling), (nanos(30), &None));
     let limits = rolling(86_400, 50);
-    store.set_limits(&ann, &key[0], limits).await.unwrap();
+    store
+        .set_limits(&ann, &key[0], limits.clone())
+        .await
+        .unwrap();
     let held = hold(&store, &ann, &key, 15).await.unwrap();
     store.settle(held, costs(15)).await.unwrap();
     let kept = store.budget(&ann, &key[0]).await.unwrap();
@@ -133,7 +136,7 @@ async fn a_file_from_before_windows_rolled_is_opened_and_they_outlive_a_restart(
 
     let store = open(folder.path()).await;
     let found = store.budget(&ann, &key[0]).await.unwrap();
-    assert_eq!((&found, found.limits), (&kept, limits));
+    assert_eq!((&found, &found.limits), (&kept, &limits));
     assert_eq!(found.rolling.unwrap().settled(), nanos(45));
     assert!(hold(&store, &ann, &key, 6).await.is_err());
     store.close().await.unwrap();

@@ -61,7 +61,7 @@ async fn counted<S: LedgerEngine>(store: &S, account: &AccountId, id: &BudgetId)
 }
 
 /// Goes on to the first second of a slice.
-fn begin_slice(clock: &Time, width: u64) {
+pub(crate) fn begin_slice(clock: &Time, width: u64) {
     let second = u64::try_from(clock.now().as_second()).unwrap();
     clock.advance(Duration::from_secs(width - second % width));
 }
@@ -73,7 +73,7 @@ pub(crate) async fn a_charge_counts_until_its_slice_has_left_the_window<S: Ledge
     let (ann, key, team) = (account("ann"), budget("key-1"), budget("team"));
     pay(&store, &ann, 1_000).await;
     let limits = rolling(600, 100);
-    let set = store.set_limits(&ann, &key, limits).await.unwrap();
+    let set = store.set_limits(&ann, &key, limits.clone()).await.unwrap();
     assert_eq!(set.limits, limits);
     assert_eq!(store.budget(&ann, &key).await.unwrap(), set);
     store
@@ -223,11 +223,11 @@ pub(crate) async fn a_soft_rolling_limit_is_told_once_in_the_length_of_its_windo
         rolling: Some(RollingLimit {
             window,
             limit: None,
-            soft: Some(nanos(10)),
+            soft: nanos(10).into(),
         }),
         ..SpendingLimits::default()
     };
-    let set = store.set_limits(&ann, &key[0], soft).await.unwrap();
+    let set = store.set_limits(&ann, &key[0], soft.clone()).await.unwrap();
     assert_eq!(set.limits, soft);
     begin_slice(&clock, 10);
     for (pause, cost) in [(0, 9), (300, 1), (1, 7), (309, 3), (300, 9), (0, 1)] {
@@ -296,7 +296,7 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
     spend(&store, &ann, &key, 30).await;
     store.close().await.unwrap();
     let pool = crate::postgres_server::pool(place.clone(), 1).await;
-    let before = "ALTER TABLE tollgate.budget DROP COLUMN rolling;
+    let before = "ALTER TABLE tollgate.budget DROP COLUMN rolling, DROP COLUMN thresholds;
          DROP INDEX tollgate.audit_by_time, tollgate.audit_by_share, tollgate.audit_by_actor,
              tollgate.audit_by_action;
          ALTER TABLE tollgate.audit DROP COLUMN share;
@@ -320,14 +320,17 @@ async fn a_database_from_before_windows_rolled_is_opened_and_they_outlive_a_rest
     let found = store.budget(&ann, &key[0]).await.unwrap();
     assert_eq!((found.day.settled, &found.rolling), (nanos(30), &None));
     let limits = rolling(86_400, 50);
-    store.set_limits(&ann, &key[0], limits).await.unwrap();
+    store
+        .set_limits(&ann, &key[0], limits.clone())
+        .await
+        .unwrap();
     spend(&store, &ann, &key, 15).await;
     let kept = store.budget(&ann, &key[0]).await.unwrap();
     store.close().await.unwrap();
 
     let (store, _) = postgres_on(place).await;
     let found = store.budget(&ann, &key[0]).await.unwrap();
-    assert_eq!((&found, found.limits), (&kept, limits));
+    assert_eq!((&found, &found.limits), (&kept, &limits));
     assert_eq!(counted(&store, &ann, &key[0]).await, 45);
     assert!(hold(&store, &ann, &key, 6).await.is_err());
     store.close().await.unwrap();

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{Money, spent::Passed};
-use crate::domain::budget::RollingWindow;
+use crate::domain::budget::{RollingWindow, Thresholds};
 
 /// What was charged in a rolling window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub struct Rolling {
     window: RollingWindow,
     /// The latest second seen; setting the clock back frees nothing.
     latest: i64,
-    /// When crossing the soft limit was last reported.
-    told_at: Option<i64>,
+    /// Which soft limits were reported, smallest first; at most as many as a window has.
+    told: Vec<Told>,
     /// The sum of all slices.
     settled: Money,
     /// Oldest first, none empty; at most as many as fit into the window, plus one.
@@ -29,12 +29,19 @@ struct Slice {
     settled: Money,
 }
 
+/// When crossing a soft limit was last reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    limit: Money,
+    at: i64,
+}
+
 impl Rolling {
     pub(super) fn new(window: RollingWindow, second: i64) -> Self {
         Self {
             window,
             latest: second,
-            told_at: None,
+            told: Vec::new(),
             settled: Money::ZERO,
             slices: VecDeque::new(),
         }
@@ -45,12 +52,10 @@ impl Rolling {
     pub(crate) fn stored(
         window: RollingWindow,
         latest: i64,
-        told_at: Option<i64>,
         slices: impl IntoIterator<Item = (i64, Money)>,
     ) -> Option<Self> {
         let mut rolling = Self {
             latest,
-            told_at,
             ..Self::new(window, 0)
         };
         let last = window.slice_of(latest);
@@ -88,9 +93,26 @@ impl Rolling {
         self.latest
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    pub(crate) fn told_at(&self) -> Option<i64> {
-        self.told_at
+    /// When crossing that soft limit was last reported.
+    pub(crate) fn told_at(&self, limit: Money) -> Option<i64> {
+        let place = self.place_of(limit).ok()?;
+        self.told.get(place).map(|told| told.at)
+    }
+
+    /// It was reported.
+    pub(crate) fn tell(&mut self, limit: Money, at: i64) {
+        match self.place_of(limit) {
+            Ok(place) => {
+                if let Some(told) = self.told.get_mut(place) {
+                    told.at = at;
+                }
+            }
+            Err(place) => self.told.insert(place, Told { limit, at }),
+        }
+    }
+
+    fn place_of(&self, limit: Money) -> Result<usize, usize> {
+        self.told.binary_search_by_key(&limit, |told| told.limit)
     }
 
     /// The number of each slice, and what was charged in it, oldest first.
@@ -126,31 +148,35 @@ impl Rolling {
         gone.fold(self.settled, |sum, slice| sum.saturating_sub(slice.settled))
     }
 
-    /// Counts a charge. Returns the amount now spent if the charge crossed `soft` and no crossing
-    /// was reported within the last window length.
+    /// Counts a charge. Tells of each soft limit that it crossed, if crossing that one was not
+    /// reported within the last window length.
     pub(super) fn settle(
         &mut self,
         charged: Money,
         second: i64,
-        soft: Option<Money>,
-    ) -> Option<Passed> {
+        soft: &Thresholds,
+        mut tell: impl FnMut(Passed),
+    ) {
         self.roll(second);
         let before = self.settled;
-        let now = self.latest;
-        self.add(self.window.slice_of(now), charged);
-        let limit = soft.filter(|soft| before < *soft && *soft <= self.settled)?;
-        let silent_until = |told_at: i64| told_at.saturating_add(self.window.seconds());
-        if self
-            .told_at
-            .is_some_and(|told_at| now < silent_until(told_at))
-        {
-            return None;
+        self.add(self.window.slice_of(self.latest), charged);
+        for limit in soft.crossed(before, self.settled) {
+            if self.is_news(limit) {
+                // What was written straight into the limits leaves nothing behind that would pile up.
+                self.told.retain(|told| soft.contains(told.limit));
+                self.tell(limit, self.latest);
+                tell(Passed {
+                    limit,
+                    spent: self.settled,
+                });
+            }
         }
-        self.told_at = Some(now);
-        Some(Passed {
-            limit,
-            spent: self.settled,
-        })
+    }
+
+    fn is_news(&self, limit: Money) -> bool {
+        let told_at = self.told_at(limit);
+        let silent_until = told_at.map(|at| at.saturating_add(self.window.seconds()));
+        silent_until.is_none_or(|until| until <= self.latest)
     }
 
     /// `number` is never earlier than the last slice.
@@ -225,9 +251,10 @@ impl Rolling {
         }
     }
 
-    /// The soft limit was changed, and crossing the new one has not been reported yet.
-    pub(super) fn rearm_alert(&mut self) {
-        self.told_at = None;
+    /// The soft limits were changed: of those that stay it is still known when they were reported.
+    pub(super) fn keep_told(&mut self, before: &Thresholds, after: &Thresholds) {
+        let stays = |limit| before.contains(limit) && after.contains(limit);
+        self.told.retain(|told| stays(told.limit));
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{ChargedCall, HoldRefusal, Money, Rolling};
-use crate::domain::budget::{BudgetWindow, Moment, RollingWindow, SpendingLimits, Windows};
+use crate::domain::budget::{
+    BudgetWindow, Moment, RollingWindow, SpendingLimits, Thresholds, Windows,
+};
 
 /// What was spent in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,16 +51,23 @@ impl Spent {
         self.settled = self.settled.saturating_sub(amount).max(Money::ZERO);
     }
 
-    /// Returns the amount now spent if the charge just crossed `soft`.
-    fn settle(&mut self, held: Money, charged: Money, soft: Option<Money>) -> Option<Passed> {
+    /// Tells of the soft limits that the charge just crossed.
+    fn settle(
+        &mut self,
+        held: Money,
+        charged: Money,
+        soft: &Thresholds,
+        mut tell: impl FnMut(Passed),
+    ) {
         let before = self.settled;
         self.held = self.held.saturating_sub(held);
         self.settled = before.saturating_add(charged);
-        let limit = soft.filter(|soft| before < *soft && *soft <= self.settled)?;
-        Some(Passed {
-            limit,
-            spent: self.settled,
-        })
+        for limit in soft.crossed(before, self.settled) {
+            tell(Passed {
+                limit,
+                spent: self.settled,
+            });
+        }
     }
 }
 
@@ -100,7 +109,7 @@ impl Budget {
         self.day = self.day.reset_if(windows.day > self.windows.day);
         self.month = self.month.reset_if(windows.month > self.windows.month);
         self.windows = self.windows.max(windows);
-        if let Some(limit) = self.limits.rolling {
+        if let Some(limit) = &self.limits.rolling {
             // A rolling limit that was written straight into `limits` starts counting now.
             self.count_in(limit.window, second);
         }
@@ -117,14 +126,11 @@ impl Budget {
     /// accounts for counts as spent now.
     pub fn set_limits(&mut self, limits: SpendingLimits, now: Moment) {
         self.roll(now.windows, now.second);
-        if let Some(limit) = limits.rolling {
+        if let Some(limit) = &limits.rolling {
             self.count_in(limit.window, now.second);
-            let soft = self.limits.rolling.and_then(|before| before.soft);
-            if let Some(rolling) = &mut self.rolling
-                && soft != limit.soft
-            {
-                rolling.rearm_alert();
-            }
+        }
+        if let Some(rolling) = &mut self.rolling {
+            rolling.keep_told(self.limits.rolling_soft(), limits.rolling_soft());
         }
         self.limits = limits;
     }
@@ -161,7 +167,7 @@ impl Budget {
         let day = self.day.reset_if(now.windows.day > self.windows.day);
         let month = self.month.reset_if(now.windows.month > self.windows.month);
         let limits = &self.limits;
-        let rolling = limits.rolling.and_then(|rolling| rolling.limit);
+        let rolling = limits.rolling.as_ref().and_then(|rolling| rolling.limit);
         let lefts = [
             day.left(limits.daily),
             month.left(limits.monthly),
@@ -202,48 +208,45 @@ impl Budget {
         } else if lacks(self.total, limits.total) {
             Some(BudgetWindow::Total)
         } else {
-            let limit = limits.rolling?.limit?;
+            let limit = limits.rolling.as_ref()?.limit?;
             lacks(self.spent_rolling(second), Some(limit)).then_some(BudgetWindow::Rolling)
         }
     }
 
     fn wait(&self, amount: Money, second: i64) -> Option<Duration> {
-        let room = self.limits.rolling?.limit?.checked_sub(amount)?;
+        let limit = self.limits.rolling.as_ref()?.limit?;
+        let room = limit.checked_sub(amount)?;
         let rolling = self.rolling.as_deref()?;
         (!room.is_negative())
             .then(|| rolling.wait(room, second))
             .flatten()
     }
 
-    /// Ends a hold; returns the soft limits that this crossed.
+    /// Ends a hold; tells of the soft limits that this crossed, of each window smallest first.
     pub(super) fn settle(
         &mut self,
         stamp: Windows,
         held: Money,
         charged: Money,
         second: i64,
-    ) -> [(BudgetWindow, Option<Passed>); 4] {
-        let soft = self.limits.soft;
-        let mut passed = [
-            (BudgetWindow::Day, None),
-            (BudgetWindow::Month, None),
-            (
-                BudgetWindow::Total,
-                self.total.settle(held, charged, soft.total),
-            ),
-            (BudgetWindow::Rolling, None),
-        ];
+        mut tell: impl FnMut(BudgetWindow, Passed),
+    ) {
+        let soft = &self.limits.soft;
         if self.windows.day == stamp.day {
-            passed[0].1 = self.day.settle(held, charged, soft.daily);
+            let tell = |passed| tell(BudgetWindow::Day, passed);
+            self.day.settle(held, charged, &soft.daily, tell);
         }
         if self.windows.month == stamp.month {
-            passed[1].1 = self.month.settle(held, charged, soft.monthly);
+            let tell = |passed| tell(BudgetWindow::Month, passed);
+            self.month.settle(held, charged, &soft.monthly, tell);
         }
+        let tell_total = |passed| tell(BudgetWindow::Total, passed);
+        self.total.settle(held, charged, &soft.total, tell_total);
         if let Some(rolling) = &mut self.rolling {
-            let soft = self.limits.rolling.and_then(|rolling| rolling.soft);
-            passed[3].1 = rolling.settle(charged, second, soft);
+            let soft = self.limits.rolling_soft();
+            let tell = |passed| tell(BudgetWindow::Rolling, passed);
+            rolling.settle(charged, second, soft, tell);
         }
-        passed
     }
 
     /// Gives back what was charged, in the windows of its call, or in the current ones without one.

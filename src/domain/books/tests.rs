@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::budget::{RollingLimit, RollingWindow, SpendingLimits};
+use crate::domain::budget::{RollingLimit, RollingWindow, SpendingLimits, Thresholds};
 
 #[derive(Default)]
 struct Loaded {
@@ -89,7 +89,7 @@ fn only_what_is_charged_is_gone() {
                 limits.rolling = Some(RollingLimit {
                     window,
                     limit,
-                    soft: None,
+                    soft: Thresholds::NONE,
                 });
             }
         }
@@ -271,7 +271,7 @@ fn a_correction_may_leave_less_than_nothing() {
 #[test]
 fn a_soft_limit_is_told_once_in_a_window() {
     let mut books = funded(1_000);
-    books.budget(&key()).limits.soft.daily = Some(Money::from_nanos(10));
+    books.budget(&key()).limits.soft.daily = Money::from_nanos(10).into();
     let mut told = Vec::new();
     for (today, charged) in [(1, 4), (1, 5), (1, 1), (1, 20), (2, 9), (2, 2), (2, 9)] {
         let amount = Money::from_nanos(charged);

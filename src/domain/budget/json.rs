@@ -6,7 +6,9 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeStruct,
 };
 
-use super::RollingWindow;
+use serde_json::value::RawValue;
+
+use super::{RollingWindow, Thresholds};
 use crate::domain::{
     books::{Budget, Spent},
     clock::Timestamp,
@@ -24,6 +26,31 @@ impl<'de> Deserialize<'de> for RollingWindow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let seconds = u64::deserialize(deserializer)?;
         Self::new(Duration::from_secs(seconds)).map_err(D::Error::custom)
+    }
+}
+
+/// One amount is a number, several are a list of numbers, none is `null`.
+impl Serialize for Thresholds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.as_slice() {
+            [] => serializer.serialize_none(),
+            [amount] => amount.serialize(serializer),
+            amounts => amounts.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Thresholds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // An amount is read from its very text, which serde's buffers for untagged forms don't keep.
+        let raw = <Box<RawValue>>::deserialize(deserializer)?;
+        let text = raw.get();
+        if text.starts_with('[') {
+            let amounts: Vec<Money> = serde_json::from_str(text).map_err(D::Error::custom)?;
+            return Self::new(amounts).map_err(D::Error::custom);
+        }
+        let amount: Option<Money> = serde_json::from_str(text).map_err(D::Error::custom)?;
+        Ok(amount.into())
     }
 }
 
@@ -81,7 +108,8 @@ mod tests {
             daily: Some(money("5.25")),
             rolling: Some(RollingLimit::new(window, money("2"))),
             soft: SoftLimits {
-                total: Some(money("0.000000001")),
+                monthly: Thresholds::new([money("7"), money("5.5")]).unwrap(),
+                total: money("0.000000001").into(),
                 ..SoftLimits::default()
             },
             ..SpendingLimits::default()
@@ -99,6 +127,26 @@ mod tests {
     }
 
     #[test]
+    fn thresholds_are_an_amount_or_a_list_of_them() {
+        let read = |text: &str| serde_json::from_str::<Thresholds>(text).unwrap();
+        let several = Thresholds::new([money("2"), money("1.5")]).unwrap();
+        assert_eq!(read(" [2, 1.5, 2.0] "), several);
+        assert_eq!(serde_json::to_string(&several).unwrap(), "[1.5,2]");
+        assert_eq!(read("1.5"), money("1.5").into());
+        assert_eq!(read("[1.5]"), money("1.5").into());
+        let one = serde_json::to_string(&read("1.5")).unwrap();
+        assert_eq!(one, "1.5");
+        for none in ["null", "[]"] {
+            assert_eq!(read(none), Thresholds::NONE);
+        }
+        let none = serde_json::to_string(&Thresholds::NONE).unwrap();
+        assert_eq!(none, "null");
+        let soft = r#"{"rolling": {"window_seconds": 60, "soft": [1, 2]}}"#;
+        let limits: SpendingLimits = serde_json::from_str(soft).unwrap();
+        assert_eq!(limits.rolling.unwrap().soft, read("[1, 2]"));
+    }
+
+    #[test]
     fn what_is_no_limit_is_refused() {
         for text in [
             r#"{"dayly": 1}"#,
@@ -107,6 +155,12 @@ mod tests {
             r#"{"rolling": {"window_seconds": 60, "limits": 1}}"#,
             r#"{"rolling": {"limit": 1}}"#,
             r#"{"daily": "many"}"#,
+            r#"{"daily": [1, 2]}"#,
+            r#"{"soft": {"daily": "many"}}"#,
+            r#"{"soft": {"daily": [1, "2"]}}"#,
+            r#"{"soft": {"daily": [[1]]}}"#,
+            r#"{"soft": {"daily": {"0": 1}}}"#,
+            r#"{"soft": {"daily": [1, 2, 3, 4, 5, 6, 7, 8, 9]}}"#,
             r#"{"daily": 0.0000000001}"#,
         ] {
             let read = serde_json::from_str::<SpendingLimits>(text);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Thresholds;
 use crate::domain::money::Money;
 
 /// The number of slices in a window.
@@ -132,7 +133,7 @@ impl RollingWindow {
 }
 
 /// How much may be spent in a rolling window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RollingLimit {
     /// How long the window is; as JSON, its seconds.
@@ -140,9 +141,10 @@ pub struct RollingLimit {
     pub window: RollingWindow,
     /// What may be spent in it. `None`: no limit.
     pub limit: Option<Money>,
-    /// A limit that only raises an alert: when a settlement crosses it, at most once in the length
-    /// of the window.
-    pub soft: Option<Money>,
+    /// Limits that only raise an alert: each when a settlement crosses it, at most once in the
+    /// length of the window.
+    #[serde(default)]
+    pub soft: Thresholds,
 }
 
 impl RollingLimit {
@@ -152,7 +154,7 @@ impl RollingLimit {
         Self {
             window,
             limit: Some(limit),
-            soft: None,
+            soft: Thresholds::NONE,
         }
     }
 }

@@ -165,7 +165,7 @@ impl UnitOfWork {
                 } => {
                     let now = self.moment;
                     let budget = self.account(account)?.budget(budget);
-                    budget.set_limits(*limits, now);
+                    budget.set_limits(limits.clone(), now);
                     *answer = Some(budget.clone());
                 }
                 Command::Settle { .. } | Command::Flush(_) | Command::Close => {}

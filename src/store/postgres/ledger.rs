@@ -220,7 +220,8 @@ impl Ledger for PostgresStore {
             let found = sqlx::query(
                 "SELECT account, budget.id, daily, monthly, total, day, month, day_settled, day_held,
                  month_settled, month_held, total_settled, total_held, soft_daily,
-                 soft_monthly, soft_total, rolling FROM budget JOIN account ON number = account
+                 soft_monthly, soft_total, rolling, thresholds
+                 FROM budget JOIN account ON number = account
                  WHERE account.id = $1 AND budget.id = $2",
             )
             .bind(account.as_str())

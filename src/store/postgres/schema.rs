@@ -34,6 +34,7 @@ const STEPS: &[&str] = &[
     include_str!("schema_15.sql"),
     include_str!("schema_16.sql"),
     include_str!("schema_17.sql"),
+    include_str!("schema_18.sql"),
 ];
 
 /// The oldest version whose programs work with the tables as they are after the last step. Raising

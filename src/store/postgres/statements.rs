@@ -20,7 +20,7 @@ use crate::{
         money::Money,
         usage::HoldId,
     },
-    store::rolling,
+    store::{rolling, thresholds},
 };
 
 /// In the same order everywhere, so that transactions never deadlock.
@@ -36,7 +36,7 @@ const LOCKED: &str = "WITH free AS (
 const BUDGETS: &str =
     "SELECT account, id, daily, monthly, total, day, month, day_settled, day_held,
      month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total,
-     rolling FROM unnest($1::bigint[], $2::text[]) AS wanted (account, id)
+     rolling, thresholds FROM unnest($1::bigint[], $2::text[]) AS wanted (account, id)
      JOIN budget USING (account, id)";
 
 const END_HOLDS: &str =
@@ -165,9 +165,9 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
             monthly: limit(3)?,
             total: limit(4)?,
             soft: SoftLimits {
-                daily: limit(13)?,
-                monthly: limit(14)?,
-                total: limit(15)?,
+                daily: limit(13)?.into(),
+                monthly: limit(14)?.into(),
+                total: limit(15)?.into(),
             },
             rolling: None,
         },
@@ -183,6 +183,10 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
     if let Some(text) = row.try_get::<Option<&str>, _>(16)? {
         let corrupt = || Failure::corrupt("a rolling window");
         rolling::read(text, &mut budget).ok_or_else(corrupt)?;
+    }
+    if let Some(text) = row.try_get::<Option<&str>, _>(17)? {
+        let corrupt = || Failure::corrupt("soft limits");
+        thresholds::read(text, &mut budget).ok_or_else(corrupt)?;
     }
     Ok(budget)
 }

@@ -16,7 +16,7 @@ use crate::{
         money::Money,
         usage::{Call, Expiry, Settlement, UsageDetails},
     },
-    store::rolling,
+    store::{rolling, thresholds},
 };
 
 const WRITE: &str = "WITH accounts AS (
@@ -28,11 +28,11 @@ const WRITE: &str = "WITH accounts AS (
      ), budgets AS (
          INSERT INTO budget AS old (account, id, daily, monthly, total, soft_daily,
              soft_monthly, soft_total, day, month, day_settled, day_held, month_settled, month_held,
-             total_settled, total_held, rolling)
+             total_settled, total_held, rolling, thresholds)
          SELECT * FROM unnest($6::bigint[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
              $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
              $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[],
-             $21::bigint[], $53::text[])
+             $21::bigint[], $53::text[], $58::text[])
          ON CONFLICT (account, id) DO UPDATE SET daily = excluded.daily, monthly = excluded.monthly,
              total = excluded.total, soft_daily = excluded.soft_daily,
              soft_monthly = excluded.soft_monthly, soft_total = excluded.soft_total,
@@ -40,7 +40,7 @@ const WRITE: &str = "WITH accounts AS (
              day_settled = excluded.day_settled, day_held = excluded.day_held,
              month_settled = excluded.month_settled, month_held = excluded.month_held,
              total_settled = excluded.total_settled, total_held = excluded.total_held,
-             rolling = excluded.rolling
+             rolling = excluded.rolling, thresholds = excluded.thresholds
      ), holds AS (
          INSERT INTO hold (instance, number, ends, account, amount, day, month, budgets,
              request_id, principal, key, route, started_at, charges, idempotency_key)
@@ -138,7 +138,8 @@ pub(super) async fn write_back(
         .bind(usage.cached_tokens)
         .bind(usage.cache_write_tokens)
         .bind(usage.usage_is_missing)
-        .bind(usage.details);
+        .bind(usage.details)
+        .bind(budgets.thresholds);
     query.execute(connection).await?;
     Ok(())
 }
@@ -176,11 +177,12 @@ impl AccountColumns {
 struct BudgetColumns<'a> {
     account: Vec<i64>,
     id: Vec<&'a str>,
-    /// Daily, monthly, total; then the soft limits.
+    /// Daily, monthly, total; then the smallest soft limits.
     limits: [Vec<Option<i64>>; 6],
     /// Windows; then settled and held amounts per day, month and in total.
     counts: [Vec<i64>; 8],
     rolling: Vec<Option<String>>,
+    thresholds: Vec<Option<String>>,
 }
 
 impl<'a> BudgetColumns<'a> {
@@ -202,14 +204,14 @@ impl<'a> BudgetColumns<'a> {
     fn push(&mut self, account: i64, id: &'a BudgetId, budget: &Budget) {
         self.account.push(account);
         self.id.push(id.as_str());
-        let limits = budget.limits;
+        let (limits, soft) = (&budget.limits, &budget.limits.soft);
         let limits = [
             limits.daily,
             limits.monthly,
             limits.total,
-            limits.soft.daily,
-            limits.soft.monthly,
-            limits.soft.total,
+            soft.daily.first(),
+            soft.monthly.first(),
+            soft.total.first(),
         ];
         for (column, limit) in self.limits.iter_mut().zip(limits) {
             column.push(limit.map(Money::nanos));
@@ -228,6 +230,7 @@ impl<'a> BudgetColumns<'a> {
             column.push(count);
         }
         self.rolling.push(rolling::write(budget));
+        self.thresholds.push(thresholds::write(budget));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         budget::{SoftLimits, SpendingLimits, Windows},
         money::Money,
     },
-    store::rolling,
+    store::{rolling, thresholds},
 };
 
 pub(super) const ACCOUNT: &str =
@@ -20,8 +20,8 @@ pub(super) const ACCOUNT: &str =
      FROM account WHERE id = ?";
 
 pub(super) const BUDGET: &str = "SELECT daily, monthly, total, day, month, day_settled, day_held,
-     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total, rolling
-     FROM budget WHERE account = ? AND id = ?";
+     month_settled, month_held, total_settled, total_held, soft_daily, soft_monthly, soft_total, rolling,
+     thresholds FROM budget WHERE account = ? AND id = ?";
 
 /// An account within the transaction.
 #[derive(Default)]
@@ -42,10 +42,15 @@ pub(super) struct AccountRow {
     pub(super) latest_charge: Option<i64>,
 }
 
+/// Apart from the other columns, because it rarely changes: each bound column costs the writer time.
+const SET_THRESHOLDS: &str = "UPDATE budget SET thresholds = ? WHERE account = ? AND id = ?";
+
 #[derive(Default)]
 struct LoadedBudget {
     budget: Budget,
     stored: Option<Budget>,
+    /// As stored: another version may have changed the smallest of these soft limits.
+    thresholds: Option<String>,
 }
 
 /// The budgets of one account. Each call looks for its own several times, and most accounts have
@@ -132,7 +137,7 @@ fn read_budget(
     statement: &mut Statement<'_>,
     account: i64,
     id: &BudgetId,
-) -> Result<Option<Budget>, Failure> {
+) -> Result<Option<(Budget, Option<String>)>, Failure> {
     let found = statement.query_row(params![account, id.as_str()], |row| {
         let limit = |column| {
             Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Money::from_nanos))
@@ -149,9 +154,9 @@ fn read_budget(
                 monthly: limit(1)?,
                 total: limit(2)?,
                 soft: SoftLimits {
-                    daily: limit(11)?,
-                    monthly: limit(12)?,
-                    total: limit(13)?,
+                    daily: limit(11)?.into(),
+                    monthly: limit(12)?.into(),
+                    total: limit(13)?.into(),
                 },
                 rolling: None,
             },
@@ -164,16 +169,21 @@ fn read_budget(
             total: spent(9, 10)?,
             rolling: None,
         };
-        Ok((budget, row.get::<_, Option<String>>(14)?))
+        Ok((budget, row.get(14)?, row.get(15)?))
     });
-    let Some((mut budget, rolling)) = found.optional()? else {
+    let found: Option<(_, Option<String>, Option<String>)> = found.optional()?;
+    let Some((mut budget, rolling, thresholds)) = found else {
         return Ok(None);
     };
     if let Some(text) = rolling {
         let corrupt = || Failure::corrupt("a rolling window");
         rolling::read(&text, &mut budget).ok_or_else(corrupt)?;
     }
-    Ok(Some(budget))
+    if let Some(text) = &thresholds {
+        let corrupt = || Failure::corrupt("soft limits");
+        thresholds::read(text, &mut budget).ok_or_else(corrupt)?;
+    }
+    Ok(Some((budget, thresholds)))
 }
 
 /// A budget, for a reader.
@@ -186,10 +196,11 @@ pub(super) fn find_budget(
         .prepare_cached("SELECT number FROM account WHERE id = ?")?
         .query_row([account.as_str()], |row| row.get::<_, i64>(0))
         .optional()?;
-    match number {
-        None => Ok(None),
-        Some(number) => read_budget(&mut *connection.prepare_cached(BUDGET)?, number, id),
-    }
+    let Some(number) = number else {
+        return Ok(None);
+    };
+    let found = read_budget(&mut *connection.prepare_cached(BUDGET)?, number, id)?;
+    Ok(found.map(|(budget, _)| budget))
 }
 
 /// The account and the named budgets of its own, loaded if they aren't yet.
@@ -210,10 +221,12 @@ pub(super) fn load<'a>(
     };
     for budget in budgets {
         if !account.budgets.contains(budget) {
-            let stored = read_budget(&mut statements.budget, number, budget)?;
+            let found = read_budget(&mut statements.budget, number, budget)?;
+            let (stored, thresholds) = found.unzip();
             let loaded = LoadedBudget {
                 budget: stored.clone().unwrap_or_default(),
                 stored,
+                thresholds: thresholds.flatten(),
             };
             account.budgets.add(budget, loaded);
         }
@@ -236,7 +249,11 @@ impl Account {
         Ok(number)
     }
 
-    pub(super) fn write_back(&self, statements: &mut Statements<'_>) -> Result<(), Failure> {
+    pub(super) fn write_back(
+        &self,
+        connection: &Connection,
+        statements: &mut Statements<'_>,
+    ) -> Result<(), Failure> {
         // Without a row nothing was granted, paid or logged; at most, windows have restarted.
         let Some(number) = self.number else {
             return Ok(());
@@ -254,43 +271,61 @@ impl Account {
             ])?;
         }
         for (id, loaded) in self.budgets.iter() {
-            let budget = &loaded.budget;
-            if loaded.stored.as_ref() == Some(budget) {
-                continue;
-            }
-            let limits = budget.limits;
-            let [daily, monthly, total, soft_daily, soft_monthly, soft_total] = [
-                limits.daily,
-                limits.monthly,
-                limits.total,
-                limits.soft.daily,
-                limits.soft.monthly,
-                limits.soft.total,
-            ]
-            .map(|limit| limit.map(Money::nanos));
-            let write = match loaded.stored {
-                None => &mut statements.insert_budget,
-                Some(_) => &mut statements.update_budget,
-            };
-            write.execute(params![
-                daily,
-                monthly,
-                total,
-                budget.windows.day,
-                budget.windows.month,
-                budget.day.settled.nanos(),
-                budget.day.held.nanos(),
-                budget.month.settled.nanos(),
-                budget.month.held.nanos(),
-                budget.total.settled.nanos(),
-                budget.total.held.nanos(),
-                soft_daily,
-                soft_monthly,
-                soft_total,
-                rolling::write(budget),
-                number,
-                id.as_str(),
-            ])?;
+            loaded.write_back(id, number, connection, statements)?;
+        }
+        Ok(())
+    }
+}
+
+impl LoadedBudget {
+    fn write_back(
+        &self,
+        id: &BudgetId,
+        account: i64,
+        connection: &Connection,
+        statements: &mut Statements<'_>,
+    ) -> Result<(), Failure> {
+        let budget = &self.budget;
+        if self.stored.as_ref() == Some(budget) {
+            return Ok(());
+        }
+        let (limits, soft) = (&budget.limits, &budget.limits.soft);
+        let [daily, monthly, total, soft_daily, soft_monthly, soft_total] = [
+            limits.daily,
+            limits.monthly,
+            limits.total,
+            soft.daily.first(),
+            soft.monthly.first(),
+            soft.total.first(),
+        ]
+        .map(|limit| limit.map(Money::nanos));
+        let write = match self.stored {
+            None => &mut statements.insert_budget,
+            Some(_) => &mut statements.update_budget,
+        };
+        write.execute(params![
+            daily,
+            monthly,
+            total,
+            budget.windows.day,
+            budget.windows.month,
+            budget.day.settled.nanos(),
+            budget.day.held.nanos(),
+            budget.month.settled.nanos(),
+            budget.month.held.nanos(),
+            budget.total.settled.nanos(),
+            budget.total.held.nanos(),
+            soft_daily,
+            soft_monthly,
+            soft_total,
+            rolling::write(budget),
+            account,
+            id.as_str(),
+        ])?;
+        let thresholds = thresholds::write(budget);
+        if thresholds != self.thresholds {
+            let mut write = connection.prepare_cached(SET_THRESHOLDS)?;
+            write.execute(params![thresholds, account, id.as_str()])?;
         }
         Ok(())
     }

@@ -205,7 +205,7 @@ impl<'c> UnitOfWork<'c> {
     /// Writes back what was changed, and commits.
     pub(super) fn commit(&mut self) -> Result<(), Failure> {
         for account in self.accounts.values() {
-            account.write_back(&mut self.statements)?;
+            account.write_back(self.connection, &mut self.statements)?;
         }
         self.bundles.write()?;
         if let Some(next) = self.log.next

@@ -154,7 +154,7 @@ impl Ledger for SqliteStore {
             return StoreFuture::ready(Err(StoreError::negative_limit()));
         }
         let (account, budget) = (account.clone(), budget.clone());
-        self.book(move |unit| unit.set_limits(&account, &budget, limits).map(Ok))
+        self.book(move |unit| unit.set_limits(&account, &budget, limits.clone()).map(Ok))
     }
 
     fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {

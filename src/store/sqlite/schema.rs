@@ -380,8 +380,13 @@ const REFUNDED_BUDGETS: &str = "
 ALTER TABLE credit ADD COLUMN budgets TEXT;
 ";
 
+/// The soft limits of windows that have several: see `store::thresholds`. NULL: none has.
+const THRESHOLDS: &str = "
+ALTER TABLE budget ADD COLUMN thresholds TEXT;
+";
+
 /// All changes of the tables, in order.
-pub(super) const STEPS: [&str; 21] = [
+pub(super) const STEPS: [&str; 22] = [
     FIRST,
     SECOND,
     MONEY,
@@ -403,6 +408,7 @@ pub(super) const STEPS: [&str; 21] = [
     USAGE_DETAILS,
     REFUNDS,
     REFUNDED_BUDGETS,
+    THRESHOLDS,
 ];
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Oracle {
         let amount = i128::from(request.amount.nanos());
         let mut over = HashSet::new();
         let limits = self.limits.get(&(account.clone(), budget.clone()));
-        let limits = limits.copied().unwrap_or_default();
+        let limits = limits.cloned().unwrap_or_default();
         for window in WINDOWS {
             let limit = match window {
                 BudgetWindow::Day => limits.daily,
@@ -89,7 +89,7 @@ impl Oracle {
         second: i64,
     ) -> Option<i128> {
         let place = (account.clone(), budget.clone());
-        let limit = self.limits.get(&place)?.rolling?.limit?;
+        let limit = self.limits.get(&place)?.rolling.as_ref()?.limit?;
         Some(i128::from(limit.nanos()) - self.rolling[&place].settled(second))
     }
 

@@ -41,8 +41,6 @@ impl Oracle {
             for window in WINDOWS {
                 let from = begin(window, windows);
                 let place = (account.clone(), budget.clone(), window, from);
-                // What is crossed a second time is told a second time.
-                self.told.retain(|(told, _)| *told != place);
                 let settled = self.settled.entry(place).or_default();
                 *settled = (*settled - amount).max(0);
             }

@@ -1,5 +1,7 @@
 //! What counts in a window that rolls.
 
+use std::collections::HashMap;
+
 use tollgate::budget::RollingWindow;
 
 /// All that was ever charged in a window that rolls, with the second by which it counts.
@@ -8,7 +10,8 @@ pub(super) struct Rolling {
     pub(super) charges: Vec<(i64, i128)>,
     /// The latest second at which it was looked at.
     pub(super) seen: i64,
-    pub(super) told: Option<i64>,
+    /// When which soft limit was told last.
+    pub(super) told: HashMap<i64, i64>,
 }
 
 impl Rolling {

@@ -180,7 +180,7 @@ fn a_soft_limit_is_told_once_in_the_length_of_the_window() {
     let soft = |soft| SpendingLimits {
         rolling: Some(RollingLimit {
             limit: None,
-            soft: Some(Money::from_nanos(soft)),
+            soft: Money::from_nanos(soft).into(),
             window: window(600),
         }),
         ..SpendingLimits::default()

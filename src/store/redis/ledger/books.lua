@@ -88,9 +88,9 @@ end
 -- and kept as `budget.rolling`.
 local DAY, MONTH, TOTAL, ROLLING = 1, 2, 3, 4
 
--- A budget is one field of 14 words: the limits of day, month and total, their soft limits ("-" for
--- none), the first seconds of its day and its month, then what is settled and held in each of day,
--- month and total.
+-- A budget is one field of 14 words: the limits of day, month and total, the smallest of their soft
+-- limits ("-" for none), the first seconds of its day and its month, then what is settled and held in
+-- each of day, month and total.
 local DAY_WORD, MONTH_WORD = 7, 8
 local NEW = '- - - - - - 0 0 0 0 0 0 0 0'
 
@@ -112,9 +112,9 @@ local function budget_of(stored)
 end
 
 -- The rolling window is a field of its own: its length in seconds, its limit ("off" if it no longer
--- has one) and soft limit, the latest second at which it was evaluated, the second at which the
--- soft limit was last reported, then for each slice its number and what was charged in it, oldest
--- first.
+-- has one) and smallest soft limit, the latest second at which it was evaluated, the second at which
+-- that soft limit was last reported, then for each slice its number and what was charged in it,
+-- oldest first.
 local function rolling_of(stored)
   if not stored then
     return nil

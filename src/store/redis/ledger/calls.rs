@@ -167,7 +167,7 @@ impl Ledger for RedisLedger {
         }
         let (account, budget) = (account.clone(), budget.clone());
         self.ask(move |shared| async move {
-            let (now, soft) = (shared.moment(), limits.soft);
+            let (now, soft) = (shared.moment(), &limits.soft);
             let keys = [shared.names.account(&account).books()];
             let mut command = RedisCall::script(&LIMITS, &keys)
                 .arg(budget.as_str())
@@ -175,23 +175,25 @@ impl Ledger for RedisLedger {
                 .arg(now.windows.month)
                 .arg(now.second);
             let hard = [limits.daily, limits.monthly, limits.total];
-            for limit in hard
-                .into_iter()
-                .chain([soft.daily, soft.monthly, soft.total])
-            {
+            for limit in hard {
                 command = command.arg(codec::limit(limit));
             }
-            command = match limits.rolling {
+            for soft in [&soft.daily, &soft.monthly, &soft.total] {
+                command = command.arg(codec::thresholds(soft));
+            }
+            command = match &limits.rolling {
                 None => command.arg("-").arg("-").arg("-"),
                 Some(rolling) => command
                     .arg(rolling.window.length().as_secs())
                     .arg(codec::limit(rolling.limit))
-                    .arg(codec::limit(rolling.soft)),
+                    .arg(codec::thresholds(&rolling.soft)),
             };
-            let answer: (String, String) =
-                shared.ask(shared.shard(account.as_str()), &command).await?;
-            let rolling = Some(answer.1.as_str()).filter(|rolling| !rolling.is_empty());
-            Ok(codec::budget(&answer.0, rolling)?)
+            let shard = shared.shard(account.as_str());
+            let (budget, rolling, soft): (String, String, String) =
+                shared.ask(shard, &command).await?;
+            let [rolling, soft] =
+                [&rolling, &soft].map(|text| Some(text.as_str()).filter(|text| !text.is_empty()));
+            Ok(codec::budget(&budget, rolling, soft)?)
         })
     }
 
@@ -201,11 +203,12 @@ impl Ledger for RedisLedger {
             let command = RedisCall::command("HMGET")
                 .arg(shared.names.account(&account).books())
                 .arg(format!("b:{}", budget.as_str()))
-                .arg(format!("r:{}", budget.as_str()));
+                .arg(format!("r:{}", budget.as_str()))
+                .arg(format!("s:{}", budget.as_str()));
             let shard = shared.shard(account.as_str());
-            let (found, rolling): (Option<String>, Option<String>) =
+            let (found, rolling, soft): (Option<String>, Option<String>, Option<String>) =
                 shared.ask(shard, &command).await?;
-            let read = |text: &str| codec::budget(text, rolling.as_deref());
+            let read = |text: &str| codec::budget(text, rolling.as_deref(), soft.as_deref());
             let found = found.as_deref().map(read).transpose()?;
             Ok(found.unwrap_or_default().rolled(shared.moment()))
         })

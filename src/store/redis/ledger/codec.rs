@@ -10,12 +10,12 @@ use crate::{
     domain::{
         AccountId, BudgetId, KeyId,
         books::{Balance, Budget, Grant, HoldRefusal, Left, Spent},
-        budget::{BudgetWindow, SoftLimits, SpendingAlert, SpendingLimits, Windows},
+        budget::{BudgetWindow, SoftLimits, SpendingAlert, SpendingLimits, Thresholds, Windows},
         clock::Timestamp,
         money::Money,
         usage::{Call, Expiry, Outcome, Settlement, UsageDetails},
     },
-    store::{StoreError, redis::connections::is_wrapped, rolling},
+    store::{StoreError, redis::connections::is_wrapped, rolling, thresholds},
 };
 
 pub(super) fn corrupt(what: &str) -> StoreError {
@@ -63,8 +63,23 @@ pub(super) fn balance(words: &[Option<String>]) -> Result<Balance, StoreError> {
     })
 }
 
-/// A budget as written by `books.lua`, with its rolling window if it has one.
-pub(super) fn budget(text: &str, rolling: Option<&str>) -> Result<Budget, StoreError> {
+/// As an argument of `limits.lua`.
+pub(super) fn thresholds(soft: &Thresholds) -> String {
+    let limits = soft.as_slice().iter();
+    let limits: Vec<String> = limits.map(|limit| limit.nanos().to_string()).collect();
+    if limits.is_empty() {
+        return "-".to_owned();
+    }
+    limits.join(",")
+}
+
+/// A budget as written by `books.lua`, with its rolling window if it has one, and the soft limits of
+/// windows with several.
+pub(super) fn budget(
+    text: &str,
+    rolling: Option<&str>,
+    soft: Option<&str>,
+) -> Result<Budget, StoreError> {
     let words: Vec<&str> = text.split(' ').collect();
     let [limits @ .., day, month, a, b, c, d, e, f] = words.as_slice() else {
         return Err(corrupt("budget"));
@@ -85,9 +100,9 @@ pub(super) fn budget(text: &str, rolling: Option<&str>) -> Result<Budget, StoreE
             monthly: limit_or_none(monthly)?,
             total: limit_or_none(total)?,
             soft: SoftLimits {
-                daily: limit_or_none(soft_daily)?,
-                monthly: limit_or_none(soft_monthly)?,
-                total: limit_or_none(soft_total)?,
+                daily: limit_or_none(soft_daily)?.into(),
+                monthly: limit_or_none(soft_monthly)?.into(),
+                total: limit_or_none(soft_total)?.into(),
             },
             rolling: None,
         },
@@ -102,6 +117,9 @@ pub(super) fn budget(text: &str, rolling: Option<&str>) -> Result<Budget, StoreE
     };
     if let Some(text) = rolling {
         rolling::read(text, &mut budget).ok_or_else(|| corrupt("rolling window"))?;
+    }
+    if let Some(text) = soft {
+        thresholds::read(text, &mut budget).ok_or_else(|| corrupt("soft limit"))?;
     }
     Ok(budget)
 }

@@ -1,3 +1,21 @@
+-- The soft limits that the spending of a window, by its number, has reached since it was `before`:
+-- those, and all that the window has. They are looked up only once the smallest is reached.
+local function crossed(books, name, budget, number, window, before)
+  if less(window.settled, amount(window.soft)) then
+    return {}
+  end
+  budget.soft_words = budget.soft_words or soft_words(books, name)
+  local all = soft_limits(window.soft, window.reported_at, budget.soft_words[number])
+  local passed = {}
+  for _, soft in ipairs(all) do
+    local limit = amount(soft.limit)
+    if less(before, limit) and not less(window.settled, limit) then
+      passed[#passed + 1] = soft
+    end
+  end
+  return passed, all
+end
+
 -- Charges a call and writes its rows. `keys` has books, once (idempotency keys), once_ends (the same
 -- by end), open, usage and charges; `record` is the hold's. `held` is given back. Appends the soft
 -- limits that were passed to `passed`, four words each: budget, window, soft limit, settled. Returns
@@ -27,9 +45,8 @@ local function book(keys, record, held, charged, settlement, now, second, rows_m
         window.held = bounded(minus(window.held, held))
         window.settled = bounded(plus(before, charged))
         if window.soft ~= '-' then
-          local soft = amount(window.soft)
-          if less(before, soft) and not less(window.settled, soft) then
-            report(n, i, window.soft, window.settled)
+          for _, soft in ipairs(crossed(keys.books, ids[n], budget, i, window, before)) do
+            report(n, i, soft.limit, window.settled)
           end
         end
       end
@@ -40,12 +57,20 @@ local function book(keys, record, held, charged, settlement, now, second, rows_m
       local before, at = rolling.settled, rolling.latest
       count_in(rolling, slice_of(rolling), charged)
       if rolling.soft ~= '-' then
-        local soft = amount(rolling.soft)
-        local is_passed = less(before, soft) and not less(rolling.settled, soft)
-        local reported_at = rolling.reported_at
-        if is_passed and (not reported_at or at >= reported_at + rolling.seconds) then
-          rolling.reported_at = at
-          report(n, ROLLING, rolling.soft, rolling.settled)
+        local passed_here, all = crossed(keys.books, ids[n], budget, ROLLING, rolling, before)
+        local is_reported = false
+        for _, soft in ipairs(passed_here) do
+          if not soft.reported_at or at >= soft.reported_at + rolling.seconds then
+            soft.reported_at, is_reported = at, true
+            report(n, ROLLING, soft.limit, rolling.settled)
+          end
+        end
+        if is_reported then
+          rolling.reported_at = all[1].reported_at
+        end
+        if is_reported and all[2] then
+          budget.soft_words[ROLLING] = soft_word(all)
+          redis.call('HSET', keys.books, 's:' .. ids[n], table.concat(budget.soft_words, ' '))
         end
       end
     end

@@ -1,22 +1,26 @@
--- Sets the limits of a budget, and answers the budget, and its rolling window or ''.
+-- Sets the limits of a budget, and answers the budget, its rolling window or '', and its soft limits
+-- where a window has several, or ''.
 --
--- KEYS  books ARGV  the budget's name, day, month, now in seconds, the limits of day, month and
--- total, their soft
---       limits ('-' for none), then the rolling window's length in seconds, its limit and its soft
---       limit ('-' for none)
+-- KEYS  books
+-- ARGV  the budget's name, day, month, now in seconds, the limits of day, month and total, their soft
+--       limits, then the rolling window's length in seconds, its limit and its soft limits. '-' stands
+--       for none; the soft limits of a window are separated by commas, smallest first
 
 local books = KEYS[1]
 local name, day, month, second = unpack(ARGV, 1, 4)
-local limits, soft_limits = { unpack(ARGV, 5, 7) }, { unpack(ARGV, 8, 10) }
+local limits, soft = { unpack(ARGV, 5, 7) }, { unpack(ARGV, 8, 10) }
 local rolling_seconds, rolling_limit, rolling_soft = unpack(ARGV, 11, 13)
 second = tonumber(second)
 
 local _, budgets = load(books, { name })
 local budget = budgets[1]
 roll(budget, tonumber(day), tonumber(month), second)
+local words_before, words = soft_words(books, name), {}
 for i = DAY, TOTAL do
-  budget[i].limit, budget[i].soft = limits[i], soft_limits[i]
+  budget[i].limit, budget[i].soft = limits[i], string.match(soft[i], '^[^,]+')
+  words[i] = soft_word(soft_limits(budget[i].soft, nil, soft[i]))
 end
+words[ROLLING] = '-'
 
 -- The same charges in a window of another length: each counts as if it had come at the end of its
 -- slice.
@@ -26,7 +30,7 @@ local function resliced(known, seconds)
     seconds = seconds,
     width = width,
     latest = now,
-    soft = known and known.soft,
+    soft = '-',
     settled = ZERO,
   }
   for _, slice in ipairs(known or {}) do
@@ -54,17 +58,29 @@ if rolling_seconds ~= '-' then
   if not rolling or rolling.seconds ~= seconds then
     rolling = resliced(rolling, seconds)
   end
-  if rolling.soft ~= rolling_soft then
-    rolling.reported_at = nil
+  local reported = {}
+  for _, known in ipairs(soft_limits(rolling.soft, rolling.reported_at, words_before[ROLLING])) do
+    reported[known.limit] = known.reported_at
   end
-  rolling.limit, rolling.soft = rolling_limit, rolling_soft
+  local all = soft_limits(string.match(rolling_soft, '^[^,]+'), nil, rolling_soft)
+  for _, known in ipairs(all) do
+    known.reported_at = reported[known.limit]
+  end
+  rolling.limit, rolling.soft = rolling_limit, all[1].limit
+  rolling.reported_at, words[ROLLING] = all[1].reported_at, soft_word(all)
 elseif rolling then
-  rolling.limit, rolling.soft = 'off', '-'
+  rolling.limit, rolling.soft, rolling.reported_at = 'off', '-', nil
 end
 
-local fields = { 'b:' .. name, words_of(budget) }
+local budget_words, several = words_of(budget), table.concat(words, ' ')
+redis.call('HSET', books, 'b:' .. name, budget_words)
 if rolling then
-  fields[3], fields[4] = 'r:' .. name, rolling_words(rolling)
+  redis.call('HSET', books, 'r:' .. name, rolling_words(rolling))
 end
-redis.call('HSET', books, unpack(fields))
-return { fields[2], fields[4] or '' }
+if string.find(several, ',', 1, true) then
+  redis.call('HSET', books, 's:' .. name, several)
+else
+  several = ''
+  redis.call('HDEL', books, 's:' .. name)
+end
+return { budget_words, rolling and rolling_words(rolling) or '', several }

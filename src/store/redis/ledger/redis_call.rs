@@ -26,10 +26,10 @@ macro_rules! code {
 }
 
 code!(HOLD: "books.lua" "hold.lua");
-code!(SETTLE: "books.lua" "finish.lua" "settle.lua");
-code!(ABANDON: "books.lua" "finish.lua" "abandon.lua");
+code!(SETTLE: "books.lua" "soft.lua" "finish.lua" "settle.lua");
+code!(ABANDON: "books.lua" "soft.lua" "finish.lua" "abandon.lua");
 code!(PAY: "books.lua" "pay.lua");
-code!(LIMITS: "books.lua" "limits.lua");
+code!(LIMITS: "books.lua" "soft.lua" "limits.lua");
 code!(RECORD: "record.lua");
 code!(CLAIM: "claim.lua");
 code!(CREDIT_LINE: "credit_line.lua");

@@ -4,6 +4,7 @@
 mod cluster;
 mod lost;
 mod rules;
+mod soft;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};

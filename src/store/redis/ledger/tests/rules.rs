@@ -8,7 +8,7 @@ use super::{account, budget, call, request};
 use crate::{
     domain::{
         AccountId,
-        budget::{Calendar, RollingLimit, RollingWindow, SoftLimits, SpendingLimits},
+        budget::{Calendar, RollingLimit, RollingWindow, SoftLimits, SpendingLimits, Thresholds},
         clock::{Clock, ManualClock, Timestamp},
         money::Money,
         page::Page,
@@ -35,7 +35,8 @@ enum Step {
     /// To which budgets, and of which of the latest calls.
     Refund(i64, Vec<u8>, Option<usize>),
     Line(i64),
-    Limits(u8, [Option<i64>; 6], Option<Rolling>),
+    /// Of which budget: its limits, its soft limits, and those of its rolling window.
+    Limits(u8, [Option<i64>; 3], [Vec<i64>; 3], Option<Rolling>),
     Wait(u32),
     Back(u32),
     Expire(usize),
@@ -47,12 +48,12 @@ enum Step {
     Record,
 }
 
-/// Seconds, limit, soft limit.
-type Rolling = (u64, Option<i64>, Option<i64>);
+/// Seconds, limit, soft limits.
+type Rolling = (u64, Option<i64>, Vec<i64>);
 
 fn rolling() -> impl Strategy<Value = Option<Rolling>> {
     let seconds = prop::sample::select(vec![60_u64, 601, 7_200, 86_400, 20 * 86_400]);
-    prop::option::weighted(0.8, (seconds, limits(), limits()))
+    prop::option::weighted(0.8, (seconds, limits(), soft_limits()))
 }
 
 /// Everyday amounts, and those at the limits of doubles and of `i64`.
@@ -77,6 +78,15 @@ fn limits() -> BoxedStrategy<Option<i64>> {
     .boxed()
 }
 
+fn soft_limits() -> BoxedStrategy<Vec<i64>> {
+    let several = prop::collection::vec(0_i64..3_000, 0..5);
+    prop_oneof![
+        4 => several,
+        1 => limits().prop_map(|limit| limit.into_iter().collect()),
+    ]
+    .boxed()
+}
+
 fn steps() -> impl Strategy<Value = Step> {
     let hold = (
         amounts(),
@@ -91,8 +101,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => amounts().prop_map(Step::Adjust),
         2 => refund(amounts()),
         1 => amounts().prop_map(|line| Step::Line(line.saturating_abs())),
-        2 => (0_u8..3, prop::array::uniform6(limits()), rolling())
-            .prop_map(|(id, limits, rolling)| Step::Limits(id, limits, rolling)),
+        2 => (0_u8..3, prop::array::uniform3(limits()), prop::array::uniform3(soft_limits()), rolling())
+            .prop_map(|(id, limits, soft, rolling)| Step::Limits(id, limits, soft, rolling)),
         3 => prop_oneof![1_u32..40, 40_u32..5_000, 30_000_u32..200_000, Just(86_400 * 20)].prop_map(Step::Wait),
         3 => any::<usize>().prop_map(Step::Expire),
         3 => late(amounts()),
@@ -112,7 +122,8 @@ fn rolling_steps() -> impl Strategy<Value = Step> {
         0_u8..2,
         prop::sample::select(vec![60_u64, 61, 601]),
         soon(),
-        soon(),
+        // Few amounts, so that some stay when others change.
+        prop::collection::vec(prop::sample::select(vec![5_i64, 20, 40, 60, 90, 140]), 0..5),
     );
     prop_oneof![
         8 => hold.prop_map(|(amount, budgets, charge)| Step::Hold { amount, budgets, charge, key: None }),
@@ -138,7 +149,7 @@ fn late(charged: impl Strategy<Value = i64>) -> impl Strategy<Value = Step> {
 }
 
 fn near(id: u8, rolling: Option<Rolling>) -> Step {
-    Step::Limits(id, [None; 6], rolling)
+    Step::Limits(id, [None; 3], Default::default(), rolling)
 }
 
 /// The domain's rules in memory, and the scripts, sharing one clock.
@@ -251,7 +262,10 @@ impl Twins {
         for number in 0..3 {
             let (account, id) = (&self.account, budget(number));
             let limits = self.memory.budget(account, &id).await.unwrap().limits;
-            self.memory.set_limits(account, &id, limits).await.unwrap();
+            self.memory
+                .set_limits(account, &id, limits.clone())
+                .await
+                .unwrap();
             self.redis.set_limits(account, &id, limits).await.unwrap();
         }
         self.clock.set(now);
@@ -286,9 +300,12 @@ impl Twins {
                 let right = self.memory.set_credit_line(&self.account, line).await;
                 self.same(right, self.redis.set_credit_line(&self.account, line).await);
             }
-            Step::Limits(id, limits, rolling) => {
-                let [daily, monthly, total, soft_daily, soft_monthly, soft_total] =
-                    limits.map(|limit| limit.map(Money::from_nanos));
+            Step::Limits(id, limits, soft, rolling) => {
+                let thresholds = |soft: Vec<i64>| {
+                    Thresholds::new(soft.into_iter().map(Money::from_nanos)).unwrap()
+                };
+                let [daily, monthly, total] = limits.map(|limit| limit.map(Money::from_nanos));
+                let [soft_daily, soft_monthly, soft_total] = soft.map(thresholds);
                 let limits = SpendingLimits {
                     daily,
                     monthly,
@@ -301,11 +318,13 @@ impl Twins {
                     rolling: rolling.map(|(seconds, limit, soft)| RollingLimit {
                         window: RollingWindow::new(Duration::from_secs(seconds)).unwrap(),
                         limit: limit.map(Money::from_nanos),
-                        soft: soft.map(Money::from_nanos),
+                        soft: thresholds(soft),
                     }),
                 };
                 let (memory, redis) = (&self.memory, &self.redis);
-                let right = memory.set_limits(&self.account, &budget(id), limits).await;
+                let right = memory
+                    .set_limits(&self.account, &budget(id), limits.clone())
+                    .await;
                 let set = redis.set_limits(&self.account, &budget(id), limits).await;
                 self.same(right, set);
             }
@@ -403,8 +422,8 @@ fn the_scripts_keep_the_rules_when_clocks_are_set_back() {
 fn the_scripts_count_windows_that_roll_as_the_domain_does() {
     let first = [
         Step::Pay(1_000_000),
-        near(0, Some((60, Some(100), Some(50)))),
-        near(1, Some((601, Some(150), Some(20)))),
+        near(0, Some((60, Some(100), vec![50]))),
+        near(1, Some((601, Some(150), vec![20, 40, 90]))),
     ];
     compare(&first, rolling_steps(), Duration::from_secs(1));
 }

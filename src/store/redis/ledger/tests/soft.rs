@@ -1,0 +1,68 @@
+//! Several soft limits, and scripts of an older version beside.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::{
+    domain::budget::{RollingLimit, RollingWindow, SoftLimits, SpendingLimits, Thresholds},
+    store::redis::tests::order,
+};
+
+fn at(amounts: &[i64]) -> Thresholds {
+    Thresholds::new(amounts.iter().copied().map(Money::from_nanos)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_version_changed_counts_without_the_others() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let (ledger, clock) = ledger(&server, |it| {
+        it.on_alert(move |alert| heard.lock().unwrap().push(alert.limit.nanos()))
+    })
+    .await;
+    let (ann, key) = (account("ann"), budget(0));
+    let window = RollingWindow::new(Duration::from_secs(600)).unwrap();
+    let mut limits = SpendingLimits {
+        soft: SoftLimits {
+            daily: at(&[10, 20, 30]),
+            total: at(&[15, 25]),
+            ..SoftLimits::default()
+        },
+        rolling: Some(RollingLimit {
+            soft: at(&[5, 22]),
+            ..RollingLimit::new(window, Money::from_nanos(500))
+        }),
+        ..SpendingLimits::default()
+    };
+    ledger.set_limits(&ann, &key, limits.clone()).await.unwrap();
+    let kept: Vec<String> = say(&server, &["KEYS", "*books*"]).await;
+    let [books] = kept.as_slice() else {
+        panic!("{kept:?}");
+    };
+    // It sets the soft limits that it knows: one of the day, none of all time, one that rolls.
+    let stored: String = say(&server, &["HGET", books, &format!("b:{key}")]).await;
+    let mut words: Vec<&str> = stored.split(' ').collect();
+    (words[3], words[5]) = ("12", "-");
+    order(
+        &server,
+        &["HSET", books, &format!("b:{key}"), &words.join(" ")],
+    )
+    .await;
+    let stored: String = say(&server, &["HGET", books, &format!("r:{key}")]).await;
+    let stored = stored.replacen(" 5 ", " 6 ", 1);
+    order(&server, &["HSET", books, &format!("r:{key}"), &stored]).await;
+
+    limits.soft.daily = at(&[12]);
+    limits.soft.total = Thresholds::NONE;
+    limits.rolling.as_mut().unwrap().soft = at(&[6]);
+    let found = ledger.budget(&ann, &key).await.unwrap();
+    assert_eq!(found.limits, limits);
+    let held = hold(&ledger, &clock, 40).await;
+    ledger.settle(held, costs(40)).await.unwrap();
+    ledger.flush().await.unwrap();
+    assert_eq!(*told.lock().unwrap(), [12, 6]);
+    ledger.close().await.unwrap();
+}
