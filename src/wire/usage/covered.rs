@@ -1,8 +1,10 @@
 //! What the latest count of a stream covers.
 //!
 //! A count covers what was written up to the end of its event. Most come last, and some in every
-//! event; but one that comes early, with more written after it, isn't the count of the whole.
+//! event; but one that comes early, with more written after it, isn't the count of the whole. One
+//! that is only repeated, though more was written, covers nothing of that.
 
+use super::members::Members;
 use crate::domain::charge::Tokens;
 
 /// So many tokens after a count are no more of the answer, but marks of its end: `[DONE]`, or an
@@ -13,60 +15,77 @@ const MARKS: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Covered {
     tokens: Option<Tokens>,
+    is_whole: bool,
     written: u64,
-    /// What had been written at the end of the last event, and whether it had been read for counts
-    /// by then; and what had been when that was so.
-    ended: u64,
-    is_level: bool,
-    level: u64,
+    is_full: bool,
 }
 
 impl Covered {
     pub(super) const fn new() -> Self {
         Self {
             tokens: None,
+            is_whole: false,
             written: 0,
-            ended: 0,
-            is_level: true,
-            level: 0,
+            is_full: false,
         }
     }
 
-    /// An event has ended, and so much was written by then. `is_level`: it was read to its end.
-    pub(super) fn end_event(&mut self, tokens: Option<Tokens>, written: u64, is_level: bool) {
+    /// An event with a `usage` has ended, and so much was written by then.
+    #[cold]
+    pub(super) fn end_count(&mut self, found: &Members, written: u64) {
+        let tokens = found.tokens();
         if tokens != self.tokens {
-            // Of a count that is found late it isn't known which event it came in, unless nothing was
-            // written since the last: the LF of a CRLF belongs to it.
-            let is_in_time = self.is_level || written == self.ended;
-            self.written = if is_in_time { written } else { self.level };
-            self.tokens = tokens;
+            (self.tokens, self.written) = (tokens, written);
         }
-        (self.ended, self.is_level) = (written, is_level);
-        if is_level {
-            self.level = written;
-        }
+        self.is_whole = found.is_whole(tokens);
     }
 
-    /// No more is counted of what is written.
-    pub(super) fn end_stream(&mut self, tokens: Option<Tokens>) {
-        if tokens != self.tokens {
-            (self.tokens, self.written) = (tokens, u64::MAX);
-        }
+    /// An event has ended, so much was written by then, and no more than so much matters.
+    pub(super) fn end_event(&mut self, written: u64, most: u64) {
+        let after = written.saturating_sub(self.written);
+        let is_all = self.is_whole && after <= MARKS;
+        let output = most_of(self.tokens, self.is_whole, after, written);
+        // The next count may be lower, and say less.
+        self.is_full = written >= most && output >= most && !is_all;
+    }
+
+    /// Whether nothing that is written changes what is charged, unless another count comes. That is
+    /// only found at the end of an event, so that it doesn't depend on how the stream is cut.
+    #[inline]
+    pub(super) const fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// The most output tokens that there can have been: what was counted and what came after, or all
+    /// that has passed where no count says much.
+    pub(super) fn output_at_most(&self, found: &Members, is_in_order: bool, written: u64) -> u64 {
+        let tokens = found.tokens();
+        let after = self.written_after(tokens, is_in_order, written);
+        most_of(tokens, found.is_whole(tokens), after, written)
+    }
+
+    /// Whether nothing of the answer came after the latest count.
+    pub(super) fn is_all(&self, found: &Members, is_in_order: bool, written: u64) -> bool {
+        self.written_after(found.tokens(), is_in_order, written) <= MARKS
     }
 
     /// How much was written after these tokens were counted. Those of an event that hasn't ended
     /// cover what it has had.
-    pub(super) fn written_after(&self, tokens: Option<Tokens>, written: u64) -> u64 {
-        let covered = match tokens == self.tokens {
-            true => self.written,
-            false if self.is_level => written,
-            false => self.level,
-        };
-        written.saturating_sub(covered)
+    fn written_after(&self, tokens: Option<Tokens>, is_in_order: bool, written: u64) -> u64 {
+        match is_in_order && tokens != self.tokens {
+            true => 0,
+            false => written.saturating_sub(self.written),
+        }
     }
+}
 
-    /// Whether nothing of the answer came after them.
-    pub(super) fn is_all(&self, tokens: Option<Tokens>, written: u64) -> bool {
-        self.written_after(tokens, written) <= MARKS
+fn most_of(tokens: Option<Tokens>, is_whole: bool, after: u64, written: u64) -> u64 {
+    let Some(counted) = tokens else {
+        return written;
+    };
+    let output = counted.output.saturating_add(after);
+    match is_whole {
+        true => output,
+        false => output.max(written),
     }
 }

@@ -71,11 +71,12 @@ impl Scanner {
         self.found.rule_out_gemini();
     }
 
-    /// Forgets its position, and keeps what it has found.
-    pub(super) fn begin_anew(&mut self) {
+    /// Forgets its position, and keeps what it has found. Whether there was a `usage` since this was
+    /// done last.
+    pub(super) fn begin_anew(&mut self) -> bool {
         self.end_number();
         self.inside = Inside::Structure;
-        self.found.begin_anew();
+        self.found.begin_anew()
     }
 
     pub(super) fn feed(&mut self, piece: &[u8]) {

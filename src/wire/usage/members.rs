@@ -6,7 +6,7 @@ use super::{
     counts::{Element, Kind, Usage},
     section::{Section, TIERS, is_of_element, place_of_tier},
 };
-use crate::domain::charge::{Tiers, is_ordinary_tier};
+use crate::domain::charge::{Tiers, Tokens, is_ordinary_tier};
 
 /// The longest key that matters, and the longest model name that is kept, in bytes.
 pub(super) const TEXT_MAX: usize = 128;
@@ -21,6 +21,11 @@ pub(super) struct Members {
     is_final: bool,
     /// The current `usage` has had a count.
     counts: bool,
+    /// There was a `usage` in this text.
+    has_usage: bool,
+    /// It isn't over, and these were the tokens before it.
+    is_in_usage: bool,
+    before: Option<Tokens>,
     /// There was an `error` in place of an answer, or of the rest of it.
     has_error: bool,
     model: Option<Arc<str>>,
@@ -56,8 +61,19 @@ impl Members {
         self.is_not_gemini = true;
     }
 
-    pub(super) fn usage(&self) -> Usage {
-        self.usage
+    /// The tokens by the last whole `usage`: of one that isn't over, some counts may be those of an
+    /// earlier one.
+    pub(super) fn tokens(&self) -> Option<Tokens> {
+        match self.is_in_usage {
+            true => self.before,
+            false => self.usage.tokens(),
+        }
+    }
+
+    /// Whether these are the counts of all that was used by then, rather than only a part of them.
+    pub(super) fn is_whole(&self, tokens: Option<Tokens>) -> bool {
+        let has_both = |tokens: Tokens| tokens.tells_input() && tokens.output > 0;
+        self.is_final() && tokens.is_some_and(has_both)
     }
 
     /// Whether there was a complete `usage` that covers the whole answer.
@@ -98,10 +114,11 @@ impl Members {
         self.sections.first() == Some(&Section::List)
     }
 
-    /// A text begins, whatever came before.
-    pub(super) fn begin_anew(&mut self) {
+    /// A text begins, whatever came before. Whether there was a `usage` in that.
+    pub(super) fn begin_anew(&mut self) -> bool {
         self.depth = 0;
-        self.keyed = false;
+        (self.keyed, self.is_in_usage) = (false, false);
+        std::mem::take(&mut self.has_usage)
     }
 
     /// The text was a key. It is given in exchange for room.
@@ -133,8 +150,11 @@ impl Members {
         };
         match section {
             Section::Other => {}
-            Section::Usage => self.counts = false,
-            Section::UsageMetadata => (self.counts, self.is_gemini) = (false, true),
+            Section::Usage => self.begin_usage(),
+            Section::UsageMetadata => {
+                self.begin_usage();
+                self.is_gemini = true;
+            }
             Section::Root | Section::Part => (self.part_counts, self.part_ends) = (false, false),
             Section::Modality(_) | Section::CacheDetail => self.element = Element::default(),
             list => self.usage.begin_list(list),
@@ -146,13 +166,20 @@ impl Members {
         self.keyed = false;
     }
 
+    fn begin_usage(&mut self) {
+        self.before = self.tokens();
+        (self.is_in_usage, self.has_usage, self.counts) = (true, true, false);
+    }
+
     /// It ends.
     pub(super) fn close(&mut self) {
         let section = self.section();
+        self.is_in_usage &= !matches!(section, Section::Usage | Section::UsageMetadata);
         self.depth = self.depth.saturating_sub(1);
         self.keyed = false;
         match section {
-            Section::Usage => self.is_final |= self.counts && self.section() != Section::Message,
+            // What had been used when a message began covers nothing, whatever came before it.
+            Section::Usage if self.counts => self.is_final = self.section() != Section::Message,
             Section::UsageMetadata => self.part_counts |= self.counts,
             // Every part counts what was used so far; only the last one has a reason to end.
             Section::Root | Section::Part if self.part_counts => self.is_final = self.part_ends,

@@ -82,7 +82,7 @@ impl UsageReader {
         self
     }
 
-    /// Counts the output too, up to `most` tokens: see [`produced`](Self::produced).
+    /// Counts the output too, up to `most` tokens: see [`output_at_most`](Self::output_at_most).
     pub(crate) fn counting(mut self, most: u64) -> Self {
         self.produced = Some(match self.kind {
             Kind::Json(_) => Produced::of_json(most),
@@ -100,40 +100,31 @@ impl UsageReader {
 
     /// The most output tokens that what has passed can be, whatever it says of its usage; no more
     /// than there was to count up to. `None` if it isn't counted.
+    #[cfg(test)]
     pub(crate) fn produced(&self) -> Option<u64> {
-        self.produced.as_ref().map(Produced::tokens)
+        let produced = self.produced.as_ref()?;
+        Some(produced.tokens().min(produced.most()))
     }
 
     /// The most output tokens that there can have been: what was counted and what came after, or
-    /// all that has passed where no count says much.
+    /// all that has passed where no count says much; not all of it, if it is more than there was to
+    /// count up to. `None` if it isn't counted.
     pub(crate) fn output_at_most(&self) -> Option<u64> {
-        let written = self.produced()?;
-        let tokens = self.tokens();
-        let Some(counted) = tokens else {
-            return Some(written);
-        };
-        let after = self.covered.written_after(tokens, written);
-        let output = counted.output.saturating_add(after);
-        Some(match self.found().is_final() && has_both(counted) {
-            true => output,
-            false => output.max(written),
-        })
+        let produced = self.produced.as_ref()?;
+        let (found, written) = (self.found(), produced.tokens());
+        let is_in_order = self.is_in_order(produced);
+        Some(self.covered.output_at_most(found, is_in_order, written))
     }
 
     pub(crate) fn feed(&mut self, piece: &[u8]) {
-        match &mut self.kind {
-            Kind::Json(scanner) => {
-                if let Some(produced) = &mut self.produced {
-                    produced.feed(piece);
-                }
-                scanner.feed(piece);
+        if let Kind::Events(events) = &mut self.kind {
+            events.keep_end(piece);
+        }
+        match &mut self.produced {
+            Some(produced) => self.kind.feed_with(produced, &mut self.covered, piece),
+            None => {
+                self.kind.feed(piece);
             }
-            Kind::Events(events) => match &mut self.produced {
-                None => {
-                    events.feed(piece);
-                }
-                Some(produced) => feed_both(events, produced, &mut self.covered, piece),
-            },
         }
     }
 
@@ -156,7 +147,7 @@ impl UsageReader {
     /// The tokens of the last `usage` seen; counts that it doesn't name are those of the one
     /// before.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
-        self.found().usage().tokens()
+        self.found().tokens()
     }
 
     /// Whether these cover the whole answer, and not only what had been used when a stream began.
@@ -168,7 +159,7 @@ impl UsageReader {
         match &self.kind {
             Kind::Json(_) if !found.is_list() => found.is_final() || is_over,
             Kind::Json(_) | Kind::Events(_) => {
-                let is_whole = || self.tokens().is_some_and(has_both) && self.is_covered();
+                let is_whole = || found.is_whole(found.tokens()) && self.is_covered();
                 found.is_final() && (is_over || is_whole())
             }
         }
@@ -186,44 +177,74 @@ impl UsageReader {
 
     /// Whether nothing was written after the latest count, as far as that is known.
     fn is_covered(&self) -> bool {
-        let written = self.produced();
-        written.is_none_or(|written| self.covered.is_all(self.tokens(), written))
+        self.produced.as_ref().is_none_or(|produced| {
+            let (found, is_in_order) = (self.found(), self.is_in_order(produced));
+            self.covered.is_all(found, is_in_order, produced.tokens())
+        })
+    }
+
+    /// Whether a count covers what came before it, as far as that is known. An object of JSON is
+    /// written before any of it is sent.
+    fn is_in_order(&self, produced: &Produced) -> bool {
+        let is_object = matches!(self.kind, Kind::Json(_)) && !self.found().is_list();
+        is_object || !produced.is_blind()
     }
 
     fn found(&self) -> &Members {
-        match &self.kind {
-            Kind::Json(scanner) => scanner.found(),
-            Kind::Events(events) => events.found(),
-        }
+        self.kind.found()
     }
 }
 
-fn has_both(tokens: Tokens) -> bool {
-    tokens.tells_input() && tokens.output > 0
-}
-
-/// Event by event, so that it is known what came after a count. Once as much was written as there
-/// is to count up to, the rest is one piece.
-fn feed_both(events: &mut Events, produced: &mut Produced, covered: &mut Covered, piece: &[u8]) {
-    let mut rest = piece;
-    while !rest.is_empty() {
-        if produced.is_full() {
-            if events.feed(rest) {
-                covered.end_stream(events.found().usage().tokens());
+impl Kind {
+    /// Whether there may have been a `usage` in what has ended.
+    fn feed(&mut self, piece: &[u8]) -> bool {
+        let events = match self {
+            Self::Json(scanner) => {
+                scanner.feed(piece);
+                return true;
             }
-            return;
+            Self::Events(events) => events,
+        };
+        let (mut rest, mut has_counted) = (piece, false);
+        while !rest.is_empty() {
+            rest = events.feed(rest);
+            has_counted |= events.has_counted();
         }
-        // It may belong to the CR that ended the last event.
-        let is_feed = rest.starts_with(b"\n") && produced.is_at_end();
-        let (event, _) = rest.split_at(if is_feed { 1 } else { rest.len() });
-        let read = event.len().saturating_sub(produced.feed_event(event).len());
-        let (event, behind) = rest.split_at(read);
-        events.feed(event);
-        if produced.is_at_end() {
-            let tokens = events.found().usage().tokens();
-            covered.end_event(tokens, produced.tokens(), events.are_read());
+        has_counted
+    }
+
+    /// Event by event, so that it is known what came after a count. Once as much was written as
+    /// there is to count up to, only counts are searched for, and after each it is counted again.
+    fn feed_with(&mut self, produced: &mut Produced, covered: &mut Covered, piece: &[u8]) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let has_counted;
+            if let Self::Events(events) = self
+                && covered.is_full()
+            {
+                rest = events.feed(rest);
+                has_counted = events.has_counted();
+            } else {
+                let behind = produced.feed_event(rest);
+                let (event, _) = rest.split_at(rest.len().saturating_sub(behind.len()));
+                has_counted = self.feed(event);
+                rest = behind;
+                if !produced.is_at_end() {
+                    continue;
+                }
+            }
+            if has_counted {
+                covered.end_count(self.found(), produced.tokens());
+            }
+            covered.end_event(produced.tokens(), produced.most());
         }
-        rest = behind;
+    }
+
+    fn found(&self) -> &Members {
+        match self {
+            Self::Json(scanner) => scanner.found(),
+            Self::Events(events) => events.found(),
+        }
     }
 }
 

@@ -63,30 +63,29 @@ impl Produced {
         }
     }
 
-    /// How many output tokens there can have been.
+    /// How many output tokens there can have been in what was read.
     pub(super) fn tokens(&self) -> u64 {
         let lines = self.lines.as_ref().filter(|_| !self.is_lost);
         let unknown = lines.map_or(0, Lines::unknown);
-        let tokens = self.text.tokens().saturating_add(long(unknown));
-        tokens.min(self.most)
+        self.text.tokens().saturating_add(long(unknown))
     }
 
-    #[inline]
-    pub(super) fn feed(&mut self, mut piece: &[u8]) {
-        while !piece.is_empty() && !self.is_full() {
-            piece = self.feed_event(piece);
-        }
+    /// No more than this matters.
+    pub(super) const fn most(&self) -> u64 {
+        self.most
     }
 
-    /// Whether no more is counted. Of the current event it may turn out that less of it counts.
-    #[inline]
-    pub(super) fn is_full(&self) -> bool {
-        self.text.certain() >= self.most
-    }
-
-    /// Whether an event has just ended, or events no longer matter.
+    /// Whether an event or a part of a list has just ended.
     pub(super) fn is_at_end(&self) -> bool {
-        self.is_lost || self.lines.as_ref().is_some_and(Lines::are_between)
+        let is_at_end = || !self.is_blind() && self.text.is_at_end();
+        self.lines
+            .as_ref()
+            .map_or_else(is_at_end, Lines::are_between)
+    }
+
+    /// Whether it isn't known where parts of a list end: some of it wasn't seen, or it is none.
+    pub(super) const fn is_blind(&self) -> bool {
+        self.lines.is_none() && (self.is_lost || self.text.is_broken())
     }
 
     /// This many bytes can't be seen.
@@ -101,19 +100,22 @@ impl Produced {
         }
     }
 
-    /// Reads to the end of the event, and returns what follows it: nothing, where events no longer
-    /// matter.
+    /// Reads to the end of the event or the part of a list, and returns what follows it.
     #[cold]
     #[inline(never)]
     pub(super) fn feed_event<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
-        if self.is_lost {
-            self.text.add(long(piece.len()));
-            return &[];
-        }
         let Some(lines) = &mut self.lines else {
-            self.text.read(piece);
-            return &[];
+            if self.is_lost {
+                self.text.add(long(piece.len()));
+                return &[];
+            }
+            return self.text.read(piece);
         };
+        if self.is_lost {
+            let rest = lines.read_event(piece, |_| true);
+            self.text.add(long(piece.len().saturating_sub(rest.len())));
+            return rest;
+        }
         let (text, event) = (&mut self.text, &mut self.event);
         let mut odd = None;
         let rest = lines.read_event(piece, |shown| {
@@ -148,14 +150,14 @@ impl Event {
         match shown {
             Shown::Begin => {
                 if std::mem::replace(&mut self.told, true) {
-                    text.read(b"\n");
+                    let _ = text.read(b"\n");
                 }
                 self.begins = true;
             }
             Shown::Data(data) => {
                 let begins = std::mem::take(&mut self.begins);
                 let stripped = data.strip_prefix(b" ").filter(|_| begins);
-                text.read(stripped.unwrap_or(data));
+                let _ = text.read(stripped.unwrap_or(data));
             }
             Shown::Comment(comment) => text.add(beyond(&mut self.comments, comment)),
             Shown::Field(value) => text.add(beyond(&mut self.fields, value)),

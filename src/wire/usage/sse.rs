@@ -10,7 +10,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::{memchr_iter, memmem::Finder, memrchr_iter};
+use memchr::{memchr2_iter, memmem::Finder, memrchr2_iter};
 
 use super::{
     ToldError,
@@ -47,6 +47,8 @@ pub(super) struct Events {
     end: Option<End>,
     /// A reference at hand, for searching short pieces.
     needle: &'static Finder<'static>,
+    /// What was fed last ended with an event that has a `usage`.
+    has_counted: bool,
 }
 
 impl Events {
@@ -59,6 +61,7 @@ impl Events {
             naming: NAMING_MAX,
             end: None,
             needle: &FINDER,
+            has_counted: false,
         }
     }
 
@@ -66,11 +69,6 @@ impl Events {
     /// [`catch_up`](Self::catch_up) first.
     pub(super) fn found(&self) -> &Members {
         self.scanner.found()
-    }
-
-    /// Whether nothing that has passed is still to be parsed, or its event isn't over.
-    pub(super) fn are_read(&self) -> bool {
-        self.kept.is_empty() && self.lines.are_between()
     }
 
     /// The error that the stream ended with, without counts for the whole of it. What was sent
@@ -106,19 +104,29 @@ impl Events {
         self.end = Some(End::new());
     }
 
-    /// Whether anything was parsed, so that there may be another count.
+    /// Keeps what may be the end of the stream.
     #[inline]
-    pub(super) fn feed(&mut self, piece: &[u8]) -> bool {
+    pub(super) fn keep_end(&mut self, piece: &[u8]) {
         if let Some(end) = &mut self.end {
             end.keep(piece);
         }
+    }
+
+    /// Reads to the end of the next event with a `usage`, and returns what follows it.
+    #[inline]
+    pub(super) fn feed<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        self.has_counted = false;
         // This single search is nearly the whole cost of a stream.
         let tells = self.reads_on || self.needle.find(piece).is_some();
-        let is_parsed = tells || !self.passes_by(piece);
-        if is_parsed {
-            self.look_at(piece);
+        if tells || !self.passes_by(piece) {
+            return self.look_at(piece);
         }
-        is_parsed
+        &[]
+    }
+
+    /// Whether what was fed last ended with an event that has a `usage`.
+    pub(super) const fn has_counted(&self) -> bool {
+        self.has_counted
     }
 
     /// Whole events change nothing; where each event is sent as it comes, nearly all pieces are
@@ -131,7 +139,7 @@ impl Events {
     /// piece needs a closer look.
     #[inline(never)]
     fn keep_cut(&mut self, piece: &[u8]) -> bool {
-        if needle_is_across(&self.kept, piece) || blank_line_is_across(&self.kept, piece) {
+        if needle_is_across(&self.kept, piece) || is_blank(self.kept.last(), piece.first()) {
             return false;
         }
         let end = end_of_events(piece);
@@ -146,7 +154,7 @@ impl Events {
     }
 
     #[inline(never)]
-    fn look_at(&mut self, piece: &[u8]) {
+    fn look_at<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
         let mut rest = piece;
         if !self.lines.are_between() {
             rest = self.read_event(rest);
@@ -154,20 +162,31 @@ impl Events {
                 self.end_event();
             }
         }
-        if !self.kept.is_empty() {
+        if !self.kept.is_empty() && !self.has_counted {
             rest = self.end_kept(rest);
         }
-        if !rest.is_empty() {
-            let (whole, cut) = rest.split_at(end_of_events(rest));
-            self.look_through(whole);
-            if cut.len() <= KEPT_MAX {
-                self.kept.extend_from_slice(cut);
+        if !rest.is_empty() && !self.has_counted {
+            let end = end_of_events(rest);
+            let (whole, cut) = rest.split_at(end);
+            let left = self.look_through(whole).len();
+            if self.has_counted {
+                (_, rest) = rest.split_at(end.saturating_sub(left));
             } else {
-                self.read(cut);
+                self.keep_or_read(cut);
+                rest = &[];
             }
         }
         let kept_tells = self.needle.find(&self.kept).is_some();
         self.reads_on = kept_tells || self.naming > 0 || !self.lines.are_between();
+        rest
+    }
+
+    fn keep_or_read(&mut self, cut: &[u8]) {
+        if cut.len() <= KEPT_MAX {
+            self.kept.extend_from_slice(cut);
+        } else {
+            self.read(cut);
+        }
     }
 
     /// Parses what was kept.
@@ -198,17 +217,22 @@ impl Events {
         behind
     }
 
-    /// Parses those of the whole events that matter.
-    fn look_through(&mut self, mut whole: &[u8]) {
-        while self.naming > 0 && !whole.is_empty() {
+    /// Parses those of the whole events that matter, to the next with a `usage`, and returns what
+    /// follows that.
+    fn look_through<'a>(&mut self, mut whole: &'a [u8]) -> &'a [u8] {
+        while self.naming > 0 && !whole.is_empty() && !self.has_counted {
             whole = self.read_event(whole);
             self.end_event();
         }
-        while let Some(at) = self.needle.find(whole) {
+        while !self.has_counted {
+            let Some(at) = self.needle.find(whole) else {
+                return &[];
+            };
             let (before, _) = whole.split_at(at);
             let (_, event) = whole.split_at(end_of_events(before));
             whole = self.read_event(event);
         }
+        whole
     }
 
     /// After an event that was parsed: whether the next one is, whatever it has.
@@ -245,7 +269,7 @@ impl Events {
             true
         });
         if self.lines.are_between() {
-            self.scanner.begin_anew();
+            self.has_counted |= self.scanner.begin_anew();
         }
         rest
     }
@@ -264,23 +288,26 @@ fn needle_is_across(kept: &[u8], piece: &[u8]) -> bool {
         .is_some_and(|(begin, end)| kept.ends_with(begin) && piece.starts_with(end))
 }
 
-/// Whether a blank line starts at the end of `kept`, or in it, and ends in `piece`; neither
-/// contains all of it.
-fn blank_line_is_across(kept: &[u8], piece: &[u8]) -> bool {
-    match piece {
-        [b'\n', ..] => kept.ends_with(b"\n") || kept.ends_with(b"\n\r"),
-        [b'\r', b'\n', ..] => kept.ends_with(b"\n"),
+/// Whether a line that ended with `kept` is followed by a blank one, which ends with this byte. The
+/// LF of a CRLF ends no other line.
+fn is_blank(before: Option<&u8>, byte: Option<&u8>) -> bool {
+    match byte {
+        Some(b'\n') => before == Some(&b'\n'),
+        Some(b'\r') => matches!(before, Some(b'\n' | b'\r')),
         _ => false,
     }
 }
 
-/// The end of the last whole event: after a blank line. Streams whose lines end in CR alone have
-/// none that is found here, and are parsed byte by byte.
+/// The end of the last whole event: after a blank line, and its LF if that is there.
 fn end_of_events(piece: &[u8]) -> usize {
-    let is = |at: Option<usize>, byte| at.and_then(|at| piece.get(at)) == Some(&byte);
-    for at in memrchr_iter(b'\n', piece) {
-        let before = at.checked_sub(1);
-        let blank = is(before, b'\n') || (is(before, b'\r') && is(at.checked_sub(2), b'\n'));
+    let byte_at = |at: Option<usize>| at.and_then(|at| piece.get(at));
+    for at in memrchr2_iter(b'\n', b'\r', piece) {
+        let (before, byte) = (byte_at(at.checked_sub(1)), piece.get(at));
+        let ends_pair = byte == Some(&b'\n') && before == Some(&b'\r');
+        let blank = match ends_pair {
+            true => is_blank(byte_at(at.checked_sub(2)), before),
+            false => is_blank(before, byte),
+        };
         if blank {
             return at.saturating_add(1);
         }
@@ -290,17 +317,14 @@ fn end_of_events(piece: &[u8]) -> usize {
 
 /// The end, in `piece`, of the event that starts with `kept`: after the first blank line.
 fn end_of_kept(kept: &[u8], piece: &[u8]) -> Option<usize> {
-    let is = |at: usize, back: usize, byte| {
-        let found = match at.checked_sub(back) {
-            Some(at) => piece.get(at),
-            None => kept
-                .iter()
-                .rev()
-                .nth(back.saturating_sub(at).saturating_sub(1)),
+    let end = memchr2_iter(b'\n', b'\r', piece).find(|at| {
+        let before = match at.checked_sub(1) {
+            Some(before) => piece.get(before),
+            None => kept.last(),
         };
-        found == Some(&byte)
-    };
-    let is_blank = |at: &usize| is(*at, 1, b'\n') || (is(*at, 1, b'\r') && is(*at, 2, b'\n'));
-    let end = memchr_iter(b'\n', piece).find(is_blank)?;
-    Some(end.saturating_add(1))
+        is_blank(before, piece.get(*at))
+    })?;
+    let (_, last) = piece.split_at(end);
+    let length = if last.starts_with(b"\r\n") { 2 } else { 1 };
+    Some(end.saturating_add(length))
 }

@@ -60,6 +60,8 @@ pub(super) struct Text {
     part: Part,
     /// There was an object in it.
     ended: bool,
+    /// A part of a list has just ended.
+    is_at_end: bool,
     inside: Inside,
     expects: Expects,
     places: [Place; DEPTH],
@@ -82,6 +84,7 @@ impl Text {
             before: 0,
             part: Part::new(),
             ended: false,
+            is_at_end: false,
             inside: Inside::Structure,
             expects: Expects::Value,
             places: [Place::Event; DEPTH],
@@ -99,9 +102,14 @@ impl Text {
         self.part.with(self.before)
     }
 
-    /// What counts whatever comes.
-    pub(super) const fn certain(&self) -> u64 {
-        self.before
+    /// Whether a part of a list of them has just ended.
+    pub(super) const fn is_at_end(&self) -> bool {
+        self.is_at_end
+    }
+
+    /// Whether it isn't JSON.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.part.is_broken
     }
 
     /// Adds what counts whatever comes.
@@ -131,12 +139,17 @@ impl Text {
         self.part.bytes = self.part.bytes.saturating_add(long(bytes));
     }
 
-    pub(super) fn read(&mut self, mut rest: &[u8]) {
+    /// Reads to the end of a part of a list, and returns what follows it; of what is no list, all.
+    pub(super) fn read<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
+        self.is_at_end = false;
         while let Some((&byte, behind)) = rest.split_first() {
             if self.inside == Inside::Structure {
                 self.pass(1);
                 self.structure(byte);
                 rest = behind;
+                if self.is_at_end {
+                    break;
+                }
                 continue;
             }
             let left = match self.inside {
@@ -161,6 +174,7 @@ impl Text {
             self.pass(rest.len().saturating_sub(left.len()));
             rest = left;
         }
+        rest
     }
 
     /// Reads to the end of a string, or to a backslash.
@@ -366,6 +380,7 @@ impl Text {
             Place::Event => {
                 self.end_part(true);
                 self.ended = true;
+                self.is_at_end = self.top == Top::Json;
             }
             Place::Events => self.part.bytes = 0,
             _ => {}

@@ -118,6 +118,12 @@ fn a_long_error_is_found_by_its_length_however_it_is_cut() {
     for length in [2_047, 2_048, 2_049, 2_100, 3_000, 4_095, 4_096, 5_000] {
         assert_eq!(told(length), None, "{length}");
     }
+    for ends in ["\r", "\r\n"] {
+        let before = "data: {\"choices\":[]}\n\n".repeat(200);
+        let stream = (before + &stream(1_000)).replace('\n', ends);
+        let found = error("text/event-stream", &stream);
+        assert_eq!(found, Some(ToldError::AfterPart), "{ends:?}");
+    }
 }
 
 proptest! {

@@ -5,9 +5,18 @@ use super::*;
 /// Whether it is the count of the whole, and the most output that there can have been, of a stream
 /// that is left here. However it was cut, and however its lines end.
 fn left(text: &str) -> (bool, u64) {
+    let whole = left_of("text/event-stream", text, u64::MAX);
+    for ends in ["\r\n", "\r"] {
+        let found = left_of("text/event-stream", &text.replace('\n', ends), u64::MAX);
+        assert_eq!(found, whole, "{ends:?}");
+    }
+    whole
+}
+
+fn left_of(media_type: &'static str, text: &str, most: u64) -> (bool, u64) {
     let of = |text: &str, cut: usize| {
-        let reader = UsageReader::for_body(&headers("text/event-stream")).unwrap();
-        let mut reader = reader.counting(u64::MAX);
+        let reader = UsageReader::for_body(&headers(media_type)).unwrap();
+        let mut reader = reader.counting(most);
         for piece in text.as_bytes().chunks(cut) {
             reader.feed(piece);
         }
@@ -17,12 +26,7 @@ fn left(text: &str) -> (bool, u64) {
     let whole = of(text, usize::MAX);
     for cut in (1..40).chain([64, 1_000]) {
         assert_eq!(of(text, cut), whole, "{cut}");
-        assert_eq!(of(&text.replace('\n', "\r\n"), cut), whole, "{cut}, CRLF");
     }
-    // Their events are found late: never less, and at most what has passed.
-    let of_returns = text.replace('\n', "\r");
-    let found = of(&of_returns, usize::MAX);
-    assert!(found.1 >= whole.1, "{found:?} {whole:?}");
     whole
 }
 
@@ -85,6 +89,80 @@ fn the_marks_of_an_end_are_nothing_of_the_answer() {
     let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     assert_eq!(left(&format!("{anthropic}{end}")), (true, 15));
     assert!(left(&format!("{anthropic}{end}{stop}")).0);
+}
+
+/// However much was written before.
+#[test]
+fn what_follows_a_count_is_charged_up_to_the_hold() {
+    let long = text(&LONG.repeat(4));
+    let (before, short) = (format!("{long}{}", counted("", 20)), text("Well"));
+    let of = |text: &str| left_of("text/event-stream", text, 100);
+    assert!(of(&long).1 >= 100);
+    assert_eq!(of(&before), (true, 20));
+    assert_eq!(of(&format!("{before}{short}")), (true, 20 + 4));
+    assert_eq!(of(&format!("{before}{}", text(LONG))), (false, 20 + 41));
+    assert!(of(&format!("{before}{long}{short}")).1 >= 100);
+    let again = format!("{before}{long}{long}{}", counted("", 30));
+    assert_eq!(of(&again), (true, 30));
+    // A count that says little doesn't unsay what was written.
+    let lower = [
+        counted("", 1_000),
+        text(LONG),
+        text(LONG),
+        text(LONG),
+        counted("", 0),
+    ]
+    .concat();
+    assert!(of(&lower).1 >= 100, "{:?}", of(&lower));
+}
+
+#[test]
+fn a_count_covers_its_event_beside_lines_that_nobody_knows() {
+    let stream = format!("trace: 7\n{}{}", counted("", 20), text(LONG));
+    let of = |text: &str| left_of("text/event-stream", text, u64::MAX);
+    let (is_final, most) = of(&stream);
+    assert!(!is_final);
+    assert!(most >= 20 + 41, "{most}");
+    assert_eq!(of(&format!("{stream}{}", counted("", 30))), (true, 30));
+}
+
+/// Its first counts are beside those of an earlier one.
+#[test]
+fn a_count_that_is_cut_is_none() {
+    let stream = format!("{}{}", counted("", 20), text(LONG));
+    let last = counted("", 31);
+    let (begun, _) = last.split_once(",\"completion_tokens").unwrap();
+    let begun = begun.replace(":9", ":10");
+    let (is_final, most) = left(&format!("{stream}{begun}"));
+    assert!(!is_final);
+    assert!(most >= 20 + 41, "{most}");
+}
+
+#[test]
+fn what_had_been_used_when_a_message_began_covers_nothing() {
+    let whole = counted(LONG, 20);
+    let start = "data: {\"type\":\"message_start\",\"message\":{\"role\":\"assistant\",\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n";
+    let (is_final, most) = left(&format!("{whole}{start}"));
+    assert!(!is_final);
+    assert!(most >= 41, "{most}");
+}
+
+#[test]
+fn a_count_covers_its_part_of_a_list() {
+    let part = |text: &str, end: &str, output: u64| {
+        format!(
+            "{{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}{end}}}],\
+             \"usageMetadata\":{{\"promptTokenCount\":9,\"candidatesTokenCount\":{output}}}}}"
+        )
+    };
+    let of = |text: &str| left_of("application/json", text, u64::MAX);
+    let first = format!("[{}", part("Well", ",\"finishReason\":\"STOP\"", 300));
+    assert_eq!(of(&first), (true, 300));
+    let next = part(LONG, "", 0);
+    let (begun, _) = next.split_once(",\"usageMetadata").unwrap();
+    let (is_final, most) = of(&format!("{first},{begun}"));
+    assert!(!is_final);
+    assert!(most >= 300 + 41, "{most}");
 }
 
 proptest! {
