@@ -11,6 +11,8 @@
 
 use std::{fs, path::Path};
 
+use proptest::prelude::*;
+
 #[allow(unreachable_pub, reason = "they are public where they are at home")]
 #[path = "../fuzz/src/targets.rs"]
 mod targets;
@@ -55,6 +57,20 @@ fn headers() {
 #[test]
 fn usage() {
     run("usage", targets::usage);
+}
+
+#[test]
+fn left_streams() {
+    run("left", targets::left::left);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_left_streams(data in prop::collection::vec(any::<u8>(), 8..120)) {
+        targets::left::left(&data);
+    }
 }
 
 #[test]

@@ -4,4 +4,4 @@
 
 mod targets;
 
-pub use targets::{headers, key, path, request::request, token, usage};
+pub use targets::{headers, key, left::left, path, request::request, token, usage};

@@ -24,6 +24,8 @@ use tollgate::{
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
+#[path = "left.rs"]
+pub mod left;
 #[path = "request.rs"]
 pub mod request;
 
