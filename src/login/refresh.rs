@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{
@@ -251,9 +252,9 @@ impl Logins {
         let token = self
             .issuer()
             .issue_until(&user.id, &session.id, roles, session.expires_at)?;
-        if token.expires_in_secs() == 0 {
-            // The login is in its last second.
-            let at = session.expires_at;
+        // No token would be good for a second.
+        let at = session.expires_at;
+        if at.duration_since(self.now()) < SignedDuration::from_secs(1) {
             return Err(LoginError::new(LoginErrorKind::RefreshExpired { at }));
         }
         let refresh_token = rotated

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::domain::{
     SessionId, UserId,
-    clock::{Clock, Timestamp, whole_second_up},
+    clock::{Clock, Timestamp},
 };
 
 /// Issues access tokens for logins.
@@ -207,20 +207,19 @@ impl TokenIssuer {
         .map(|token| IssuedToken::new(token, issued_at, expires_at))
     }
 
-    /// When a token is issued and when it expires. The expiry is rounded up to a whole second, so
-    /// that a token is valid for its full lifetime, unless its login ends sooner.
+    /// When a token is issued and when it expires, both to the second: exactly its lifetime apart,
+    /// unless its login ends sooner. Rounded down: a token that begins in the future is refused.
     fn times(
         &self,
         lifetime: Duration,
         latest: Timestamp,
     ) -> Result<(Timestamp, Timestamp), IssueError> {
-        let issued_at = self.0.clock.now();
-        let expires_at = issued_at
-            .checked_add(Duration::from_secs(lifetime.as_secs()))
-            .map(whole_second_up)
-            .and_then(|moment| Timestamp::from_second(moment.min(latest).as_second()))
-            .map_err(|_| IssueError::OutOfTime)?;
-        Ok((issued_at, expires_at))
+        let second = |moment: Timestamp| Timestamp::from_second(moment.as_second());
+        let times = second(self.0.clock.now()).and_then(|issued_at| {
+            let end = issued_at.checked_add(Duration::from_secs(lifetime.as_secs()))?;
+            Ok((issued_at, second(end.min(latest))?))
+        });
+        times.map_err(|_| IssueError::OutOfTime)
     }
 
     fn claims<'a>(
@@ -237,7 +236,6 @@ impl TokenIssuer {
             sub: user.as_str(),
             sid: session.as_str(),
             jti: id,
-            // Rounded down: a token that begins in the future is refused.
             iat: issued_at.as_second(),
             exp: expires_at.as_second(),
             token_use: TokenUse::Access.as_str(),
@@ -325,8 +323,8 @@ impl IssuedToken {
         self.expires_at
     }
 
-    /// Its lifetime from when it was issued, in whole seconds: the `expires_in` of RFC 6749 section
-    /// 5.1.
+    /// Its lifetime in whole seconds, from the second in which it was issued: the `expires_in` of RFC
+    /// 6749 section 5.1.
     #[must_use]
     pub fn expires_in_secs(&self) -> u64 {
         let lifetime = self.expires_at.duration_since(self.issued_at);

@@ -1,5 +1,7 @@
 //! Refresh tokens.
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::{store::MemoryStore, token::TokenErrorKind};
 
@@ -348,7 +350,7 @@ async fn what_no_token_holds_uses_no_refresh_token_up() {
 }
 
 #[tokio::test]
-async fn every_access_token_is_good_for_its_lifetime_whenever_it_is_issued() {
+async fn every_access_token_is_good_until_it_expires_whenever_it_is_issued() {
     let second = Duration::from_secs(1);
     for tokens in [
         RefreshTokens::reusable(4 * second),
@@ -360,7 +362,10 @@ async fn every_access_token_is_good_for_its_lifetime_whenever_it_is_issued() {
             world.clock.advance(Duration::from_millis(millis));
             let good = async |login: &Login| {
                 assert_eq!(login.token.expires_in_secs(), 2);
-                world.clock.advance(Duration::from_millis(1_999));
+                let left = login.token.expires_at().duration_since(world.clock.now());
+                assert!(left > SignedDuration::from_secs(1), "{left}");
+                let moment = Duration::from_millis(1);
+                world.clock.advance(left.unsigned_abs() - moment);
                 assert_eq!(world.verdict(login).await, "ok", "{millis}: {tokens:?}");
             };
             let login = world.login().await;

@@ -150,10 +150,12 @@ fn an_issued_token_is_good_as_long_as_it_is_said_to_be() {
         clock.set(Timestamp::from_millisecond(NOW * 1_000 + millis).unwrap());
         let token = issuer.issue(&user, &session, []).unwrap();
         assert_eq!(token.expires_in_secs(), 1);
+        assert_eq!(token.expires_at().as_second(), NOW + 1);
+        let verified = verifier.verify(token.expose()).unwrap();
+        assert_eq!(verified.issued_at().unwrap().as_second(), NOW);
+        clock.set(Timestamp::from_millisecond(NOW * 1_000 + 999).unwrap());
         verifier.verify(token.expose()).unwrap();
-        clock.advance(Duration::from_millis(999));
-        verifier.verify(token.expose()).unwrap();
-        clock.advance(Duration::from_millis(1_001));
+        clock.advance(Duration::from_millis(1));
         let error = verifier.verify(token.expose()).unwrap_err();
         let at = token.expires_at();
         assert_eq!(error.kind(), Kind::Expired { at });
@@ -167,7 +169,7 @@ fn no_token_is_said_to_outlive_its_login() {
     let issuer = issuer.build().unwrap();
     let (user, session) = (UserId::new("u").unwrap(), SessionId::new("s").unwrap());
     clock.set(Timestamp::from_millisecond(NOW * 1_000 + 600).unwrap());
-    for (millis, exp, seconds) in [(7_500, NOW + 7, 6), (7_000, NOW + 7, 6), (900, NOW, 0)] {
+    for (millis, exp, seconds) in [(7_500, NOW + 7, 7), (7_000, NOW + 7, 7), (900, NOW, 0)] {
         let latest = Timestamp::from_millisecond(NOW * 1_000 + millis).unwrap();
         let token = issuer.issue_until(&user, &session, [], latest).unwrap();
         assert_eq!(token.expires_at().as_second(), exp);
