@@ -29,7 +29,8 @@ pub struct InvalidPrice;
 /// let prices = PriceTable::new().route_live("POST", "/chat", &price)?;
 ///
 /// let ledger = MemoryStore::new();
-/// ledger.credit(Credit::new(AccountId::new("user-1")?, "0.05".parse()?, "invoice 7")).await?;
+/// let (account, reference) = (AccountId::new("user-1")?, "invoice 7".to_owned());
+/// ledger.credit(Credit { account, amount: "0.05".parse()?, reference }).await?;
 /// let hello = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("hello".to_owned())));
 /// let service = SpendingLimitLayer::new(ledger, prices).layer(hello);
 /// let request = || {
