@@ -4,17 +4,21 @@
 //! One connection outside the pool listens from the first subscription on. Whenever it is
 //! established, listeners forget everything they cached, so that changes announced in between can't
 //! be missed. While it is silent it is probed.
+//!
+//! A pooler that shares sessions between its clients (PgBouncer in transaction mode) would listen in
+//! a session of others, and hand them announcements in the middle of their answers, which ends their
+//! connections. So nothing is listened for unless this connection has its session to itself.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
-use sqlx::postgres::PgListener;
+use sqlx::{Executor, Postgres, postgres::PgListener};
 use tokio::time::{sleep, timeout};
 
 use super::{PostgresStore, Shared, connection, convert::Failure};
-use crate::store::{Change, ChangeListener, Invalidations};
+use crate::store::{Change, ChangeListener, Invalidations, StoreError, StoreErrorKind};
 
 /// How long the channel may be silent before it is probed.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -22,6 +26,12 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// The delay before reconnecting: the first one, and the maximum.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
+
+/// How often two connections are compared before it is believed that they share no session. A pooler
+/// gives out the session that was used last, unless others take it meanwhile.
+const COMPARISONS: usize = 3;
+/// The delay before looking again whether sessions are shared.
+const SHARED_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Invalidations for PostgresStore {
     fn subscribe(&self, listener: Weak<dyn ChangeListener>) {
@@ -55,10 +65,16 @@ async fn listen(shared: Arc<Shared>) {
 }
 
 /// Listens until it fails.
-async fn receive(shared: &Shared, delay: &mut Duration) -> Failure {
-    let mut listener = match connect(shared).await {
-        Ok(listener) => listener,
-        Err(failure) => return failure,
+async fn receive(shared: &Arc<Shared>, delay: &mut Duration) -> Failure {
+    let deadline = shared.settings.deadline;
+    let connected = timeout(deadline, connect(shared)).await;
+    let (mut listener, session) = match connected.unwrap_or_else(|_| Err(Failure::slow().into())) {
+        Ok(connected) => connected,
+        Err(Unheard::Failed(failure)) => return failure,
+        Err(Unheard::Shared) => {
+            *delay = SHARED_RETRY_AFTER;
+            return shares_sessions();
+        }
     };
     shared.listeners.tell(&Change::Everything);
     *delay = RETRY_AFTER;
@@ -67,28 +83,62 @@ async fn receive(shared: &Shared, delay: &mut Duration) -> Failure {
             Ok(Ok(Some(message))) => shared.listeners.tell(&Change::from_text(message.payload())),
             Ok(Ok(None)) => return sqlx::Error::WorkerCrashed.into(),
             Ok(Err(error)) => return error.into(),
-            Err(_) => {
-                let probe = sqlx::query("SELECT 1").execute(&mut listener);
-                match timeout(shared.settings.deadline, probe).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return error.into(),
-                    Err(_) => return Failure::slow(),
+            Err(_) => match timeout(deadline, session_of(&mut listener)).await {
+                Ok(Ok(same)) if same == session => {}
+                Ok(Ok(_)) => {
+                    *delay = SHARED_RETRY_AFTER;
+                    return shares_sessions();
                 }
-            }
+                Ok(Err(failure)) => return failure,
+                Err(_) => return Failure::slow(),
+            },
         }
     }
 }
 
-async fn connect(shared: &Shared) -> Result<PgListener, Failure> {
-    let work = async {
-        // A separate pool of one, so that closing the connection delays nobody.
-        let own = connection::pool_of_one(&shared.pool, shared.settings.deadline);
-        let mut listener = PgListener::connect_with(&own).await?;
-        listener.eager_reconnect(false);
-        listener.listen(&shared.settings.schema.channel()).await?;
-        Ok(listener)
-    };
-    timeout(shared.settings.deadline, work)
-        .await
-        .unwrap_or_else(|_| Err(Failure::slow()))
+/// Why nothing can be heard.
+enum Unheard {
+    Failed(Failure),
+    /// The sessions belong to a pooler, which gives them to others too.
+    Shared,
+}
+
+impl<E: Into<Failure>> From<E> for Unheard {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn shares_sessions() -> Failure {
+    let text = "a pooler shares sessions between its clients, so changes are not pushed: cached \
+        entries are used for their time to live";
+    StoreError::new(StoreErrorKind::Unavailable, text).into()
+}
+
+/// A connection that listens, and its session.
+async fn connect(shared: &Arc<Shared>) -> Result<(PgListener, i32), Unheard> {
+    // A separate pool of one, so that closing the connection delays nobody.
+    let own = connection::pool_of_one(&shared.pool, shared.settings.deadline);
+    let mut listener = PgListener::connect_with(&own).await?;
+    listener.eager_reconnect(false);
+    let session = session_of(&mut listener).await?;
+    for _ in 0..COMPARISONS {
+        let other = shared.in_time(async |work| {
+            let mut transaction = work.read().await?;
+            let session = session_of(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok::<_, Failure>(session)
+        });
+        if other.await? == session || session_of(&mut listener).await? != session {
+            return Err(Unheard::Shared);
+        }
+    }
+    listener.listen(&shared.settings.schema.channel()).await?;
+    Ok((listener, session))
+}
+
+/// The process of the server that answers.
+async fn session_of(connection: impl Executor<'_, Database = Postgres>) -> Result<i32, Failure> {
+    let process = sqlx::query_scalar("SELECT pg_backend_pid()");
+    Ok(process.fetch_one(connection).await?)
 }

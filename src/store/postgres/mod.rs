@@ -28,7 +28,8 @@
 //! - **Push.** Triggers announce every change of keys, users and logins (`LISTEN`/`NOTIFY`),
 //!   whoever makes it; resolvers [follow](crate::store::Invalidations) them. This doesn't work
 //!   through a pooler that shares sessions between clients, such as PgBouncer in transaction mode;
-//!   there a resolver relies on its time to live.
+//!   that is found out, and a warning says that resolvers rely on their time to live. Such a pooler
+//!   must know prepared statements: PgBouncer 1.21 or later with `max_prepared_statements` above zero.
 //! - **Connections.** From the pool: one per lane, and one for periodic work; keys, users and lists
 //!   use the rest. With fewer than five they wait for each other. Outside the pool: one for
 //!   heartbeats, and one that listens once a resolver follows. A connection with an overdue answer
