@@ -28,12 +28,16 @@
 //! - **Push.** Triggers announce every change of keys, users and logins (`LISTEN`/`NOTIFY`),
 //!   whoever makes it; resolvers [follow](crate::store::Invalidations) them. This doesn't work
 //!   through a pooler that shares sessions between clients, such as PgBouncer in transaction mode;
-//!   that is found out, and a warning says that resolvers rely on their time to live. Such a pooler
-//!   must know prepared statements: PgBouncer 1.21 or later with `max_prepared_statements` above zero.
+//!   that is found out, and a warning says that resolvers rely on their time to live.
 //! - **Connections.** From the pool: one per lane, and one for periodic work; keys, users and lists
 //!   use the rest. With fewer than five they wait for each other. Outside the pool: one for
 //!   heartbeats, and one that listens once a resolver follows. A connection with an overdue answer
 //!   is closed.
+//! - **Poolers.** PgBouncer needs `ignore_startup_parameters = extra_float_digits`. In transaction
+//!   mode it must know prepared statements (1.21 or later, `max_prepared_statements` above zero); in
+//!   session mode it must have as many connections as all pools and the two beside each.
+//! - **Fences.** Transactions that write say so (`READ WRITE`), whatever
+//!   `default_transaction_read_only` says. An old primary is fenced by refusing it connections.
 //! - **Precision.** Times are kept to the microsecond, money to the nano-dollar. A text with a NUL
 //!   is refused.
 

@@ -56,6 +56,13 @@ const CONNECTIONS: usize = 4;
 /// - Whatever must not be sent twice isn't, also on shared connections: a cluster has two to each
 ///   node, one of which never resends anything.
 /// - Nothing connects before a store does.
+///
+/// # Permissions
+///
+/// A user of its own (`ACL SETUSER`) has what it needs with `+@all -@dangerous +role +info
+/// +config|get`, the keys and channels of the [prefix](Self::prefix), and on a cluster
+/// `+cluster|slots`. `ROLE` finds out whether a server is a replica; `INFO` and `CONFIG GET` are for
+/// the warnings of a [`RedisLedger`](crate::store::RedisLedger). A command that is missing is named in the log.
 #[derive(Clone)]
 #[must_use = "nothing is connected before a store is"]
 pub struct RedisClient {

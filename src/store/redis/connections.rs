@@ -307,6 +307,10 @@ pub(super) fn unavailable(error: &RedisError) -> StoreError {
         return StoreError::new(StoreErrorKind::Unavailable, REPLICA);
     }
     let code = error.code().unwrap_or("no code");
+    if let Some(command) = forbidden_command(error) {
+        let text = format!("Redis failed: {code}: its user may not run `{command}`");
+        return StoreError::internal(&text);
+    }
     match error.kind() {
         ErrorKind::Io => StoreError::new(StoreErrorKind::Unavailable, "Redis can't be reached"),
         kind @ (ErrorKind::Server(_) | ErrorKind::Extension) => {
@@ -319,11 +323,50 @@ pub(super) fn unavailable(error: &RedisError) -> StoreError {
     }
 }
 
+/// The command that the user of the connection may not run, if it is only a name: `this user has no
+/// permissions to run the 'ping' command`.
+fn forbidden_command(error: &RedisError) -> Option<&str> {
+    if error.kind() != ErrorKind::Server(ServerErrorKind::NoPerm) {
+        return None;
+    }
+    let (_, command) = error.detail()?.split_once(" run the '")?;
+    let (command, _) = command.split_once('\'')?;
+    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'|' | b'_' | b'-');
+    (command.len() <= 32 && command.bytes().all(is_named)).then_some(command)
+}
+
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The address may contain a password.
         f.debug_struct("Connections")
             .field("count", &self.slots.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(detail: &str) -> String {
+        let kind = ErrorKind::Server(ServerErrorKind::NoPerm);
+        unavailable(&RedisError::from((kind, "", detail.to_owned()))).to_string()
+    }
+
+    #[test]
+    fn a_forbidden_command_is_named_and_nothing_else_is() {
+        let told = refused("User app has no permissions to run the 'config|get' command");
+        assert!(
+            told.contains("`config|get`") && !told.contains("app"),
+            "{told}"
+        );
+        for other in [
+            "a key 'secret'",
+            "to run the 'a key of somebody' command",
+            "run the 'get",
+        ] {
+            let told = refused(other);
+            assert!(told.contains("NOPERM") && !told.contains('`'), "{told}");
+        }
     }
 }

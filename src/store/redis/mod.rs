@@ -75,6 +75,8 @@ const CAPACITY: usize = 1_000_000;
 ///   at most its share. Requests of the last 25 ms may be counted in both places.
 /// - When Redis comes back, its counts apply; what processes admitted by themselves isn't added to
 ///   them. A server that lost its memory starts from zero.
+/// - A key that Redis evicts starts from zero too, so it should have room, or not evict
+///   (`maxmemory-policy noeviction`: each process then counts by itself while it is full).
 ///
 /// How the server, a cluster or sentinels are reached: see [`RedisClient`].
 #[derive(Clone, Debug)]
