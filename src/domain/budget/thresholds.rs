@@ -152,6 +152,11 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_as_large_as_with_one_amount_in_their_place() {
+        assert_eq!(size_of::<Thresholds>(), size_of::<Option<Money>>());
+    }
+
+    #[test]
     fn they_are_sorted_and_none_is_there_twice() {
         let some = Thresholds::new(nanos(&[30, 10, 20, 10, 30])).unwrap();
         assert_eq!(some.as_slice(), nanos(&[10, 20, 30]));
