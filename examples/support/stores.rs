@@ -95,11 +95,11 @@ impl Stores {
 
     #[cfg(feature = "postgres")]
     async fn on_postgres(url: &str, name: &str, limits: RateLimits) -> Result<Self, StartError> {
-        // sqlx's own error may repeat the URL, and so a password.
+        // sqlx's own error may repeat the URL, and so a password. The store connects, and says it if
+        // that takes long.
         let pool = PgPoolOptions::new()
             .max_connections(16)
-            .connect(url)
-            .await
+            .connect_lazy(url)
             .map_err(|error| match error {
                 sqlx::Error::Configuration(_) => "DATABASE_URL: no URL of PostgreSQL".to_owned(),
                 error => format!("DATABASE_URL: {error}"),

@@ -304,3 +304,19 @@ async fn a_port_that_is_named_is_used() {
     let call = server.post("/api/omm/process").json(&demo_body("x"));
     call.send().await.missing_key();
 }
+
+/// Long before it gives up.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_database_that_does_not_answer_is_told_of_while_it_is_waited_for() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = format!("postgres://ann:s3cret@127.0.0.1:{port}/books");
+    let home = home();
+    let launch = home.launch().env("DATABASE_URL", &url);
+    let ended = launch
+        .says("still waiting for a connection to PostgreSQL")
+        .await;
+    assert!(ended.stderr.contains("WARN"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
+}

@@ -214,6 +214,18 @@ impl Launch {
         ended
     }
 
+    /// For one that gets no further: waits until it has logged `words`, and kills it.
+    pub(crate) async fn says(self, words: &str) -> Ended {
+        let (mut process, _) = self.spawn();
+        let deadline = Instant::now() + READY_WITHIN;
+        while !process.stderr.text().contains(words) {
+            let said = process.stderr.text();
+            assert!(Instant::now() < deadline, "no {words:?} in:\n{said}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        process.end().await
+    }
+
     fn spawn(mut self) -> (Process, oneshot::Receiver<String>) {
         let mut child = self.command.spawn().expect("the server starts");
         let (sender, first_line) = oneshot::channel();

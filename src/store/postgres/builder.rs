@@ -230,6 +230,10 @@ impl PostgresStoreBuilder {
     /// Creates or updates the tables where needed, and starts the store. Call it on a Tokio
     /// runtime: the store's tasks run there.
     ///
+    /// It waits for a connection as long as the pool does (`acquire_timeout`), and after two seconds
+    /// says so in a warning. A pool made by `connect` has waited before, and said nothing; one made by
+    /// `connect_lazy` hasn't.
+    ///
     /// # Errors
     /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be
     /// created, or have a version that this one doesn't work with, or when the
@@ -306,9 +310,62 @@ impl fmt::Debug for PostgresStoreBuilder {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        net::TcpListener,
+        sync::{Arc, Mutex},
+    };
+
     use sqlx::postgres::PgPoolOptions;
 
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged while a store is opened on a database that takes connections and says nothing.
+    async fn said_in(wait: Duration) -> (String, String) {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let _subscribed = tracing::subscriber::set_default(subscriber.finish());
+        let pool = PgPoolOptions::new().acquire_timeout(wait);
+        let pool = pool.connect_lazy(&format!("postgres://ann:s3cret@127.0.0.1:{port}/books"));
+        let error = PostgresStore::builder(pool.unwrap()).open().await;
+        let said = lines.0.lock().unwrap().clone();
+        let said = String::from_utf8(said).unwrap();
+        (
+            said.replace(&port.to_string(), "PORT"),
+            error.unwrap_err().to_string(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_for_the_database_is_told_once_and_without_its_password() {
+        let (said, error) = said_in(Duration::from_secs(30)).await;
+        let expected = "WARN tollgate: still waiting for a connection to PostgreSQL \
+                        host=\"127.0.0.1\" port=PORT database=\"books\" at_most_secs=30";
+        assert_eq!(said.matches("still waiting").count(), 1, "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(!said.contains("s3cret") && !error.contains("s3cret"));
+        let (said, _) = said_in(Duration::from_secs(1)).await;
+        assert!(!said.contains("still waiting"), "{said}");
+    }
 
     #[tokio::test]
     async fn what_would_end_at_once_is_refused_before_anything_is_asked() {

@@ -3,9 +3,11 @@
 //! These aren't sqlx's migrations, which keep one table of what was applied: an application's
 //! migrations and ours would report each other as missing files.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, Connection, PgPool, postgres::PgConnection};
+use sqlx::{
+    AssertSqlSafe, Connection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnection,
+};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -40,6 +42,9 @@ const STEPS: &[&str] = &[
 /// The oldest version whose programs work with the tables as they are after the last step. Raising
 /// it means that the next update requires stopping everything.
 const WORKS_FROM: i32 = 12;
+
+/// How long a connection may take before somebody who looks at the log should know.
+const SILENT_FOR: Duration = Duration::from_secs(2);
 
 /// Time limit for the steps, including the wait for another process that is applying them.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -171,7 +176,7 @@ async fn within(
     pool: &PgPool,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut connection = match pool.acquire().await {
+    let mut connection = match acquire(pool).await {
         Ok(connection) => connection,
         Err(error) => return Err(why_unconnected(pool, error).await),
     };
@@ -180,6 +185,25 @@ async fn within(
         discard(connection);
     }
     done.unwrap_or_else(|_| Err(Failure::slow()))
+}
+
+/// Says once that it waits, if it does: the pool is silent for as long as it may try, half a minute
+/// unless the application set another time.
+async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let mut acquired = pin!(pool.acquire());
+    if let Ok(acquired) = timeout(SILENT_FOR, acquired.as_mut()).await {
+        return acquired;
+    }
+    let server = pool.connect_options();
+    tracing::warn!(
+        target: "tollgate",
+        host = server.get_host(),
+        port = server.get_port(),
+        database = server.get_database(),
+        at_most_secs = pool.options().get_acquire_timeout().as_secs(),
+        "still waiting for a connection to PostgreSQL"
+    );
+    acquired.await
 }
 
 /// The pool tries again for as long as it may, and then says only that it took too long. An attempt
