@@ -123,6 +123,9 @@ impl Meter for RateLimitMeter {
     }
 
     fn unseen(&mut self, bytes: usize) {
+        if let Some(reader) = &mut self.0.reader {
+            reader.skip(bytes);
+        }
         self.0.call.skip(bytes);
     }
 
@@ -199,7 +202,8 @@ impl Settlement {
         self.has_failed = status.as_u16() >= 400;
         self.call = GrpcCallStatus::of_head(headers);
         if !self.is_failure() {
-            self.reader = UsageReader::for_body(headers).map(Box::new);
+            let reader = UsageReader::for_body(headers);
+            self.reader = reader.map(|reader| Box::new(reader.telling_what_follows()));
         }
     }
 

@@ -244,6 +244,26 @@ data: {"type":"message_start","message":{"usage":{"input_tokens":40,"output_toke
         "who leaves early"
     );
     assert_eq!(left_of_body("text/event-stream", OPEN_AI, 20).await, 70);
+    // The count of a first event is that of the whole only if nothing follows.
+    const FIRST: &str = r#"data: {"choices":[{"delta":{"content":"he"}}],"usage":{"prompt_tokens":12,"completion_tokens":1}}
+
+"#;
+    const NEXT: &str = r#"data: {"choices":[{"delta":{"content":"llo, and this is a sentence"}}]}
+
+data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":9}}
+
+"#;
+    let stream = [FIRST, NEXT].concat().leak();
+    let after_text = stream.len() - 78;
+    assert_eq!(
+        left_of_body("text/event-stream", stream, FIRST.len()).await,
+        87
+    );
+    assert_eq!(
+        left_of_body("text/event-stream", stream, after_text).await,
+        70
+    );
+    assert_eq!(left_of_body("text/event-stream", stream, all).await, 79);
     // It is known to have used more than was estimated, if not how much.
     assert_eq!(
         left_of_body("text/event-stream", BEGINS, BEGINS.len()).await,

@@ -9,7 +9,7 @@ use crate::domain::charge::Tokens;
 
 /// So many tokens after a count are no more of the answer, but marks of its end: `[DONE]`, or an
 /// event that says so.
-const MARKS: u64 = 16;
+pub(super) const MARKS: u64 = 16;
 
 /// How much had been written when the tokens were last counted.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Covered {
     #[cold]
     pub(super) fn end_count(&mut self, found: &Members, written: u64) {
         let tokens = found.tokens();
-        if tokens != self.tokens {
+        if tokens.is_some() && tokens != self.tokens {
             (self.tokens, self.written) = (tokens, written);
         }
         self.is_whole = found.is_whole(tokens);
@@ -59,7 +59,8 @@ impl Covered {
     /// The most output tokens that there can have been: what was counted and what came after, or all
     /// that has passed where no count says much.
     pub(super) fn output_at_most(&self, found: &Members, is_in_order: bool, written: u64) -> u64 {
-        let tokens = found.tokens();
+        // One that can't be read doesn't unsay what was counted before.
+        let tokens = found.tokens().or(self.tokens);
         let after = self.written_after(tokens, is_in_order, written);
         most_of(tokens, found.is_whole(tokens), after, written)
     }

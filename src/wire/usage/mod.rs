@@ -91,6 +91,11 @@ impl UsageReader {
         self
     }
 
+    /// Finds out whether anything was written after a count, and counts no more than that takes.
+    pub(crate) fn telling_what_follows(self) -> Self {
+        self.counting(covered::MARKS.saturating_add(1))
+    }
+
     /// Bytes pass that can't be seen.
     pub(crate) fn skip(&mut self, bytes: usize) {
         if let Some(produced) = &mut self.produced {

@@ -139,6 +139,15 @@ fn a_count_that_is_cut_is_none() {
 }
 
 #[test]
+fn a_count_that_can_t_be_read_unsays_none() {
+    for odd in ["-1", "1e9", "0.5", "\"7\"", "18446744073709551616", "true"] {
+        let last = counted("Well", 7).replace(":7", &format!(":{odd}"));
+        let stream = format!("{}{last}", counted("", 300));
+        assert_eq!(left(&stream), (false, 304), "{odd}");
+    }
+}
+
+#[test]
 fn what_had_been_used_when_a_message_began_covers_nothing() {
     let whole = counted(LONG, 20);
     let start = "data: {\"type\":\"message_start\",\"message\":{\"role\":\"assistant\",\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n";
