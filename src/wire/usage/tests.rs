@@ -10,6 +10,7 @@ mod cuts;
 mod hostile;
 mod produced;
 mod shapes;
+mod tables;
 
 fn headers(media_type: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))])
