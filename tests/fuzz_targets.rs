@@ -65,7 +65,10 @@ fn left_streams() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(256)
+    })]
 
     #[test]
     fn any_left_streams(data in prop::collection::vec(any::<u8>(), 8..120)) {
