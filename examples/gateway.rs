@@ -25,6 +25,7 @@ use tollgate::{
     PriceTable, Principal, RateLimitLayer, RbacLayer, RequestHead, RequestShape, RequestedUse,
     SpendingLimitLayer, TokenBound, TokenPrice, Tollgate,
     audit::AuditTrail,
+    denial::DenialKind,
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
     money::Money,
@@ -181,6 +182,14 @@ fn administrator() -> Result<ApiKeyLayer, StartError> {
     Ok(keys.only_in_header(HeaderName::from_static("x-admin-key")))
 }
 
+/// Strangers aren't told of the administrator's header.
+fn style() -> Denials {
+    let text = "Expected 'X-API-Key' or 'Authorization: Bearer' header with access key";
+    Denials::new(DenialFormat::OpenAi)
+        .only_http()
+        .add_message(DenialKind::CredentialMissing, text)
+}
+
 fn router(stores: &Stores, keys: KeyResolver, app: App) -> Result<Router, StartError> {
     let (requests, tokens) = limits();
     let spending = SpendingLimitLayer::new(Arc::clone(&stores.ledger), prices()?)
@@ -193,7 +202,7 @@ fn router(stores: &Stores, keys: KeyResolver, app: App) -> Result<Router, StartE
     let gate = stores
         .limits
         .share_all(Tollgate::builder())
-        .denials(Denials::new(DenialFormat::OpenAi).only_http())
+        .denials(style())
         .cover_plain_errors()
         .audit(AuditTrail::new(Arc::clone(&stores.audit)))
         .client_address(client_address()?)

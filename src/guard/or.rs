@@ -132,7 +132,8 @@ pub trait Authenticator {
 /// another credential if it isn't good. If `authorization` or a key's header field appears
 /// twice, the request is refused by whichever policy judges it, even if both lines agree, because
 /// intermediaries disagree about which one counts. One without a credential is refused once, with a
-/// text that names all that would do.
+/// text that names all that would do; where a place isn't for everybody to know, set another text
+/// ([`Denials::add_message`]).
 pub struct OrLayer<A, B> {
     gate: Gate<Or<A, B>>,
 }

@@ -160,6 +160,7 @@ async fn each_has_their_own_routes() {
     let chat = || server.post(CHAT).json(&asking(&json!({})));
     let stranger = refused(chat(), 401).await;
     assert!(!stranger.text().contains("x-admin-key"));
+    assert!(stranger.text().contains("X-API-Key"));
     refused(chat().bearer("gw_guess"), 401).await;
     refused(manage(chat()), 403).await;
     refused(chat().header("x-admin-key", &key), 401).await;
