@@ -22,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::Request;
+use http::{HeaderName, Request};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{Full, StreamBody};
 use scene::{Bare, Scene, call, full};
@@ -67,6 +67,34 @@ fn a_warm_key_and_a_warm_token_allocate_once() {
     let scene = scene();
     assert_eq!(over_bare!(scene.api_key(), scene.with_key()), 1);
     assert_eq!(over_bare!(scene.jwt(), scene.with_token()), 1);
+}
+
+/// A policy that finds nothing says so, and the next one is asked.
+#[test]
+fn what_a_caller_could_have_brought_instead_allocates_nothing() {
+    let scene = scene();
+    let key_in = |name| scene.api_key().header(HeaderName::from_static(name));
+    let only_in = |name| {
+        scene
+            .api_key()
+            .only_in_header(HeaderName::from_static(name))
+    };
+    let in_cookie = || scene.jwt().cookie("token");
+    let with_token = || scene.with_token();
+    assert_eq!(
+        over_bare!(only_in("x-acme").or(scene.jwt()), with_token()),
+        1
+    );
+    assert_eq!(over_bare!(in_cookie().or(scene.jwt()), with_token()), 1);
+    let three = only_in("x-acme").or(in_cookie()).or(scene.jwt());
+    assert_eq!(over_bare!(three, with_token()), 1);
+    let four = in_cookie()
+        .or(only_in("x-acme"))
+        .or(only_in("x-old"))
+        .or(scene.jwt());
+    assert_eq!(over_bare!(four, with_token()), 1);
+    let keys = in_cookie().or(only_in("x-acme")).or(key_in("x-api-key"));
+    assert_eq!(over_bare!(keys, scene.with_key()), 1);
 }
 
 #[test]

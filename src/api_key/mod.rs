@@ -42,7 +42,7 @@ use crate::{
     domain::{
         KeyId,
         credential::CredentialKind,
-        denial::{Denial, DenialKind},
+        denial::{Denial, DenialKind, Sought},
         network,
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
@@ -70,6 +70,7 @@ impl ApiKeyLayer {
             gate: Gate::new(ApiKeyPolicy {
                 keys,
                 location: Location::Headers(KeyHeaders::new(X_API_KEY)),
+                sought: None,
                 address: ClientAddress::peer(),
                 networks: None,
             }),
@@ -161,7 +162,10 @@ impl ApiKeyLayer {
 
     fn read_from(self, location: Location) -> Self {
         Self {
-            gate: self.gate.map_policy(|policy| policy.location = location),
+            gate: self.gate.map_policy(|policy| {
+                policy.sought = location.sought().map(Arc::new);
+                policy.location = location;
+            }),
         }
     }
 
@@ -236,6 +240,8 @@ impl Authenticator for ApiKeyLayer {
 pub struct ApiKeyPolicy {
     keys: KeyResolver,
     location: Location,
+    /// `None`: in the usual places.
+    sought: Option<Arc<Sought>>,
     address: ClientAddress,
     /// `None`: from anywhere.
     networks: Option<Arc<[IpNet]>>,
@@ -282,8 +288,8 @@ impl ApiKeyPolicy {
         let found = match self.location.read(head) {
             Found::Nothing => {
                 let missing = denial(DenialKind::CredentialMissing);
-                return Err(Verdict::Abstain(match self.location.sought() {
-                    Some(sought) => missing.seeking(sought),
+                return Err(Verdict::Abstain(match &self.sought {
+                    Some(sought) => missing.seeking(Arc::clone(sought)),
                     None => missing,
                 }));
             }

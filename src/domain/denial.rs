@@ -1,12 +1,15 @@
 //! A refusal: what happened, what the client may read, and what the operator may read.
 
 mod sought;
+mod words;
 
 use std::{borrow::Cow, fmt, time::Duration};
 
 use super::{KeyId, credential::CredentialKind, money::Money};
 
-pub(crate) use sought::Sought;
+use words::Words;
+
+pub(crate) use {sought::Sought, words::Neither};
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +122,7 @@ const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
 pub struct Denial {
     kind: DenialKind,
     credential: Option<CredentialKind>,
-    message: Option<Cow<'static, str>>,
+    words: Words,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
     /// `None`: unmarked.
@@ -140,7 +143,6 @@ struct Details {
     holder: Option<Holder>,
     parameter: Option<Box<str>>,
     code: Option<Box<str>>,
-    sought: Option<Sought>,
 }
 
 /// Whose credential was refused: for the audit log, never in an answer.
@@ -162,7 +164,7 @@ impl Denial {
         Self {
             kind,
             credential: None,
-            message: None,
+            words: Words::Usual,
             reason: Cow::Borrowed(""),
             retry_after,
             is_passing: None,
@@ -180,8 +182,7 @@ impl Denial {
     /// Sets a text for the client, instead of the denial format's own.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
-        self.message = Some(message.into());
-        self.forget_sought();
+        self.words = Words::Own(message.into());
         self
     }
 
@@ -327,7 +328,7 @@ impl Denial {
     /// The text for the client, if it replaces the format's own.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
-        self.message.as_deref()
+        self.words.message()
     }
 
     /// The text for the operator; may be empty.

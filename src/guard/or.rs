@@ -1,6 +1,6 @@
 //! Several kinds of credential, tried in order.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::Extensions;
 use tower_layer::Layer;
@@ -9,7 +9,7 @@ use super::{Decision, Gate, Guard, NoMeter, Permit, Policy, ResponseMarks, Tail,
 use crate::{
     domain::{
         credential::CredentialKind,
-        denial::{Denial, DenialKind},
+        denial::{Denial, DenialKind, Neither},
         principal::Principal,
     },
     trail,
@@ -261,6 +261,7 @@ pub struct Or<A, B> {
     second: B,
     /// Where either looks for credentials, and `x-api-key`.
     places: CredentialPlaces,
+    neither: Arc<Neither>,
 }
 
 impl<A: Policy, B: Policy> Or<A, B> {
@@ -276,6 +277,7 @@ impl<A: Policy, B: Policy> Or<A, B> {
             first,
             second,
             places: places.and(of_first).and(of_second),
+            neither: Arc::default(),
         }
     }
 }
@@ -292,23 +294,23 @@ where
         };
         match self.second.decide(head) {
             Decision::Ready(Verdict::Abstain(of_second)) => {
-                Decision::Ready(Verdict::Abstain(more_telling(of_first, of_second)))
+                Decision::Ready(Verdict::Abstain(self.more_telling(of_first, of_second)))
             }
             decision => decision,
         }
     }
-}
 
-/// The denial of the policy that saw a credential: one that was sent on purpose, rather than a cookie,
-/// which browsers add. Where neither saw any, both say what they look for.
-fn more_telling(first: Denial, second: Denial) -> Denial {
-    let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
-    let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
-    match (is_blind(&first), is_blind(&second)) {
-        (true, true) => Denial::of_neither(&first, second),
-        (true, false) => second,
-        (false, false) if is_of_cookie => second,
-        (false, _) => first,
+    /// The denial of the policy that saw a credential: one that was sent on purpose, rather than a
+    /// cookie, which browsers add. Where neither saw any, both say what they look for.
+    fn more_telling(&self, first: Denial, second: Denial) -> Denial {
+        let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
+        let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
+        match (is_blind(&first), is_blind(&second)) {
+            (true, true) => self.neither.denial(&first, second),
+            (true, false) => second,
+            (false, false) if is_of_cookie => second,
+            (false, _) => first,
+        }
     }
 }
 

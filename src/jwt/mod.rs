@@ -43,7 +43,7 @@ use location::{Found, Location};
 use crate::{
     domain::{
         credential::{CredentialKind, CredentialText},
-        denial::{Denial, DenialKind},
+        denial::{Denial, DenialKind, Sought},
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     login::{ResolvedSession, SessionError, SessionResolver},
@@ -69,6 +69,7 @@ impl JwtLayer {
                 verifier,
                 sessions: None,
                 location: Location::BEARER,
+                sought: None,
                 trusted: Arc::from([]),
                 others: Arc::from([]),
             }),
@@ -127,7 +128,10 @@ impl JwtLayer {
     }
 
     fn read_from(self, location: Location) -> Self {
-        let gate = self.gate.map_policy(|policy| policy.location = location);
+        let gate = self.gate.map_policy(|policy| {
+            policy.sought = location.sought().map(Arc::new);
+            policy.location = location;
+        });
         Self { gate }
     }
 
@@ -201,6 +205,8 @@ pub struct JwtPolicy {
     verifier: TokenVerifier,
     sessions: Option<SessionResolver>,
     location: Location,
+    /// `None`: in the usual place.
+    sought: Option<Arc<Sought>>,
     /// Origins whose pages may send a cookie with unsafe requests.
     trusted: Arc<[Origin]>,
     /// Issuers that have a verifier of their own further on in the chain.
@@ -210,8 +216,8 @@ pub struct JwtPolicy {
 impl JwtPolicy {
     fn missing(&self) -> Denial {
         let missing = denial(DenialKind::CredentialMissing);
-        match self.location.sought() {
-            Some(sought) => missing.seeking(sought),
+        match &self.sought {
+            Some(sought) => missing.seeking(Arc::clone(sought)),
             None => missing,
         }
     }

@@ -129,6 +129,7 @@ fn insufficient(denial: &Denial) -> Cow<'static, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::denial::Neither;
 
     /// What is said of one credential is what a refusal that names several is made of.
     #[test]
@@ -142,7 +143,7 @@ mod tests {
         ] {
             let one = kind.map_or(missing(), |kind| missing().of_credential(kind));
             let other = missing().with_message("Show a certificate");
-            let either = Denial::of_neither(&one, other);
+            let either = Neither::default().denial(&one, other);
             let expected = format!("{}; or: Show a certificate", message(&one));
             assert_eq!(message(&either), expected);
         }
