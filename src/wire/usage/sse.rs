@@ -165,19 +165,11 @@ impl Events {
         if !self.kept.is_empty() && !self.has_counted {
             rest = self.end_kept(rest);
         }
-        if !rest.is_empty() && !self.has_counted {
-            let end = end_of_events(rest);
-            let (whole, cut) = rest.split_at(end);
-            let left = self.look_through(whole).len();
-            if self.has_counted {
-                (_, rest) = rest.split_at(end.saturating_sub(left));
-            } else {
-                self.keep_or_read(cut);
-                rest = &[];
-            }
+        while !rest.is_empty() && !self.has_counted {
+            rest = self.look_on(rest);
         }
-        let kept_tells = self.needle.find(&self.kept).is_some();
-        self.reads_on = kept_tells || self.naming > 0 || !self.lines.are_between();
+        self.reads_on =
+            self.naming > 0 || !self.lines.are_between() || self.needle.find(&self.kept).is_some();
         rest
     }
 
@@ -210,29 +202,35 @@ impl Events {
         self.kept.extend_from_slice(more);
         if end.is_some() {
             let mut kept = std::mem::take(&mut self.kept);
-            self.look_through(&kept);
+            if self.naming > 0 || self.needle.find(&kept).is_some() {
+                self.read(&kept);
+            }
             kept.clear();
             self.kept = kept;
         }
         behind
     }
 
-    /// Parses those of the whole events that matter, to the next with a `usage`, and returns what
-    /// follows that.
-    fn look_through<'a>(&mut self, mut whole: &'a [u8]) -> &'a [u8] {
-        while self.naming > 0 && !whole.is_empty() && !self.has_counted {
-            whole = self.read_event(whole);
-            self.end_event();
+    /// Parses the next event that matters, and returns what follows it. What is behind that isn't
+    /// looked at, so that a piece full of counts takes no longer than it is.
+    fn look_on<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        let counts = match self.naming > 0 {
+            true => Some(0),
+            false => self.needle.find(piece),
+        };
+        let (before, _) = piece.split_at(counts.unwrap_or(piece.len()));
+        let (_, event) = piece.split_at(end_of_events(before));
+        match counts.and_then(|_| end_of_kept(&[], event)) {
+            Some(end) => {
+                let (event, behind) = event.split_at(end);
+                self.read(event);
+                behind
+            }
+            None => {
+                self.keep_or_read(event);
+                &[]
+            }
         }
-        while !self.has_counted {
-            let Some(at) = self.needle.find(whole) else {
-                return &[];
-            };
-            let (before, _) = whole.split_at(at);
-            let (_, event) = whole.split_at(end_of_events(before));
-            whole = self.read_event(event);
-        }
-        whole
     }
 
     /// After an event that was parsed: whether the next one is, whatever it has.
