@@ -114,10 +114,10 @@ impl Members {
         self.sections.first() == Some(&Section::List)
     }
 
-    /// A text begins, whatever came before. Whether there was a `usage` in that.
+    /// A text begins, whatever came before. Whether there was a `usage` in that. One that hadn't
+    /// ended never counts: it stays so until another has.
     pub(super) fn begin_anew(&mut self) -> bool {
-        self.depth = 0;
-        (self.keyed, self.is_in_usage) = (false, false);
+        (self.depth, self.keyed) = (0, false);
         std::mem::take(&mut self.has_usage)
     }
 

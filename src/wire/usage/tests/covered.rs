@@ -138,6 +138,17 @@ fn a_count_that_is_cut_is_none() {
     assert!(most >= 20 + 41, "{most}");
 }
 
+/// Nor does one whose event ends without it.
+#[test]
+fn a_count_that_breaks_off_is_none() {
+    let broken = "data: {\"usage\":{\"prompt_tokens\":10\n\n";
+    let stream = format!("{}{}{broken}", counted("", 20), text(LONG));
+    let (is_final, most) = left(&stream);
+    assert!(!is_final);
+    assert!(most >= 20 + 41, "{most}");
+    assert_eq!(left(&format!("{stream}{}", counted("", 30))), (true, 30));
+}
+
 #[test]
 fn a_count_that_can_t_be_read_unsays_none() {
     for odd in ["-1", "1e9", "0.5", "\"7\"", "18446744073709551616", "true"] {
