@@ -170,6 +170,26 @@ impl Usage {
         Self::default().set(section, key, 0)
     }
 
+    /// Whether it is one of the output, or of all.
+    pub(super) fn is_of_output(section: Section, key: &[u8]) -> bool {
+        match section {
+            Section::Usage => matches!(
+                key,
+                b"completion_tokens"
+                    | b"output_tokens"
+                    | b"outputTokens"
+                    | b"total_tokens"
+                    | b"totalTokens"
+            ),
+            Section::UsageMetadata => matches!(
+                key,
+                b"candidatesTokenCount" | b"thoughtsTokenCount" | b"totalTokenCount"
+            ),
+            Section::BilledUnits => key == b"output_tokens",
+            _ => false,
+        }
+    }
+
     pub(super) fn set_unreadable(&mut self) {
         self.is_unreadable = true;
     }

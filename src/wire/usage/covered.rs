@@ -2,7 +2,8 @@
 //!
 //! A count covers what was written up to the end of its event. Most come last, and some in every
 //! event; but one that comes early, with more written after it, isn't the count of the whole. One
-//! that is only repeated, though more was written, covers nothing of that.
+//! that is only repeated, though more was written, covers nothing of that; nor does a usage that leaves
+//! the output to an earlier one.
 
 use super::members::Members;
 use crate::domain::charge::Tokens;
@@ -35,7 +36,10 @@ impl Covered {
     pub(super) fn end_count(&mut self, found: &Members, written: u64) {
         let tokens = found.tokens();
         if tokens.is_some() && tokens != self.tokens {
-            (self.tokens, self.written) = (tokens, written);
+            self.tokens = tokens;
+            if found.counts_output() {
+                self.written = written;
+            }
         }
         self.is_whole = found.is_whole(tokens);
     }
@@ -61,19 +65,21 @@ impl Covered {
     pub(super) fn output_at_most(&self, found: &Members, is_in_order: bool, written: u64) -> u64 {
         // One that can't be read doesn't unsay what was counted before.
         let tokens = found.tokens().or(self.tokens);
-        let after = self.written_after(tokens, is_in_order, written);
+        let after = self.written_after(found, is_in_order, written);
         most_of(tokens, found.is_whole(tokens), after, written)
     }
 
     /// Whether nothing of the answer came after the latest count.
     pub(super) fn is_all(&self, found: &Members, is_in_order: bool, written: u64) -> bool {
-        self.written_after(found.tokens(), is_in_order, written) <= MARKS
+        self.written_after(found, is_in_order, written) <= MARKS
     }
 
     /// How much was written after these tokens were counted. Those of an event that hasn't ended
     /// cover what it has had.
-    fn written_after(&self, tokens: Option<Tokens>, is_in_order: bool, written: u64) -> u64 {
-        match is_in_order && tokens != self.tokens {
+    fn written_after(&self, found: &Members, is_in_order: bool, written: u64) -> u64 {
+        let tokens = found.tokens();
+        let is_newer = tokens.is_some() && tokens != self.tokens && found.counts_output();
+        match is_in_order && is_newer {
             true => 0,
             false => written.saturating_sub(self.written),
         }

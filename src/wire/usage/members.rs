@@ -21,6 +21,8 @@ pub(super) struct Members {
     is_final: bool,
     /// The current `usage` has had a count.
     counts: bool,
+    /// The latest `usage` has one of its own of what was written.
+    counts_output: bool,
     /// There was a `usage` in this text.
     has_usage: bool,
     /// It isn't over, and these were the tokens before it.
@@ -74,6 +76,11 @@ impl Members {
     pub(super) fn is_whole(&self, tokens: Option<Tokens>) -> bool {
         let has_both = |tokens: Tokens| tokens.tells_input() && tokens.output > 0;
         self.is_final() && tokens.is_some_and(has_both)
+    }
+
+    /// Whether the latest `usage` counts what was written, rather than leaves that to an earlier one.
+    pub(super) fn counts_output(&self) -> bool {
+        self.counts_output
     }
 
     /// Whether there was a complete `usage` that covers the whole answer.
@@ -168,7 +175,8 @@ impl Members {
 
     fn begin_usage(&mut self) {
         self.before = self.tokens();
-        (self.is_in_usage, self.has_usage, self.counts) = (true, true, false);
+        (self.is_in_usage, self.has_usage) = (true, true);
+        (self.counts, self.counts_output) = (false, false);
     }
 
     /// It ends.
@@ -206,7 +214,10 @@ impl Members {
         match (self.section(), self.key.as_slice()) {
             (section, key) if is_of_element(section, key) => self.element.count = count,
             (Section::Usage, key) if self.is_not_bedrock && key.ends_with(b"Tokens") => {}
-            (section, key) => self.counts |= self.usage.set(section, key, count),
+            (section, key) => {
+                self.counts |= self.usage.set(section, key, count);
+                self.counts_output |= Usage::is_of_output(section, key);
+            }
         }
     }
 

@@ -149,6 +149,24 @@ fn a_count_that_breaks_off_is_none() {
     assert_eq!(left(&format!("{stream}{}", counted("", 30))), (true, 30));
 }
 
+/// The output is that of an earlier one.
+#[test]
+fn a_usage_without_output_covers_nothing() {
+    let before = format!("{}{}", counted("", 20), text(LONG));
+    for usage in [
+        r#"{"prompt_tokens":10}"#,
+        r#"{"prompt_tokens":10,"completion_tokens":null}"#,
+        r#"{"prompt_tokens_details":{"cached_tokens":1}}"#,
+        r#"{"server_tool_use":{"web_search_requests":1}}"#,
+    ] {
+        let stream = format!("{before}data: {{\"usage\":{usage}}}\n\n");
+        let (is_final, most) = left(&stream);
+        assert!(!is_final, "{usage}");
+        assert!(most >= 20 + 41, "{most} {usage}");
+        assert_eq!(left(&format!("{stream}{}", counted("", 30))), (true, 30));
+    }
+}
+
 #[test]
 fn a_count_that_can_t_be_read_unsays_none() {
     for odd in ["-1", "1e9", "0.5", "\"7\"", "18446744073709551616", "true"] {
