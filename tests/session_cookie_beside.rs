@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, header::AUTHORIZATION};
 use tollgate::{
     ApiKeyLayer, AuthenticateLayer, CredentialKind, FallbackLayer, JwtLayer, Principal,
-    RateLimitLayer, SessionCookieLayer, Tollgate,
+    RateLimitLayer, RequestHead, SessionCookieLayer, Tollgate,
     audit::{AuditEvent, AuditSink},
     clock::{Clock, Timestamp},
-    guard::Authenticator,
+    denial::{Denial, DenialKind},
+    guard::{Authenticator, CredentialPlaces, Decision, Gate, Identified, Policy, Verdict},
     keyring::KeyResolver,
     quota::Quota,
     store::{SessionId, StaticKeys, UserId},
@@ -252,6 +253,50 @@ async fn a_refusal_is_about_the_other_credential() {
         code(&[cookie, ("authorization", "Basic YTpi")]).await,
         ("credential_expired", CredentialKind::SessionCookie)
     );
+}
+
+/// Knows nobody, and takes its time to say so.
+#[derive(Clone, Debug)]
+struct Slow;
+
+impl Policy for Slow {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn places(&self) -> CredentialPlaces {
+        CredentialPlaces::headers([AUTHORIZATION])
+    }
+
+    fn decide(&self, _: &RequestHead<'_>) -> Decision<Identified> {
+        Decision::pending(async {
+            tokio::task::yield_now().await;
+            Verdict::Abstain(Denial::new(DenialKind::CredentialMissing))
+        })
+    }
+}
+
+impl Authenticator for Slow {
+    type Policy = Self;
+
+    fn into_gate(self) -> Gate<Self> {
+        Gate::new(self)
+    }
+}
+
+/// Or a guess would count as none.
+#[tokio::test]
+async fn a_policy_that_takes_its_time_unsays_no_bad_cookie() {
+    for bad in bad_cookies() {
+        let service = sessions().or(Slow).layer(service_fn(whoami));
+        let lines = with(&bad, &[("authorization", "Basic YTpi")]);
+        let answer = service.oneshot(request(&lines)).await.unwrap();
+        let denial = answer.extensions().get::<Denial>().unwrap();
+        assert_ne!(denial.kind(), DenialKind::CredentialMissing, "{bad}");
+        assert_eq!(denial.credential(), Some(CredentialKind::SessionCookie));
+    }
 }
 
 /// What is recorded: the outcome, of whom, and the reason.

@@ -293,24 +293,36 @@ where
             decision => return decision,
         };
         match self.second.decide(head) {
-            Decision::Ready(Verdict::Abstain(of_second)) => {
-                Decision::Ready(Verdict::Abstain(self.more_telling(of_first, of_second)))
+            Decision::Ready(Verdict::Abstain(of_second)) => Decision::Ready(Verdict::Abstain(
+                more_telling(&self.neither, of_first, of_second),
+            )),
+            // One that takes its time to find nothing unsays no credential that was bad.
+            Decision::Pending(second) if of_first.kind() != DenialKind::CredentialMissing => {
+                let neither = Arc::clone(&self.neither);
+                Decision::pending(async move {
+                    match second.await {
+                        Verdict::Abstain(of_second) => {
+                            Verdict::Abstain(more_telling(&neither, of_first, of_second))
+                        }
+                        verdict => verdict,
+                    }
+                })
             }
             decision => decision,
         }
     }
+}
 
-    /// The denial of the policy that saw a credential: one that was sent on purpose, rather than a
-    /// cookie, which browsers add. Where neither saw any, both say what they look for.
-    fn more_telling(&self, first: Denial, second: Denial) -> Denial {
-        let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
-        let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
-        match (is_blind(&first), is_blind(&second)) {
-            (true, true) => self.neither.denial(&first, second),
-            (true, false) => second,
-            (false, false) if is_of_cookie => second,
-            (false, _) => first,
-        }
+/// The denial of the policy that saw a credential: one that was sent on purpose, rather than a cookie,
+/// which browsers add. Where neither saw any, both say what they look for.
+fn more_telling(neither: &Neither, first: Denial, second: Denial) -> Denial {
+    let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
+    let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
+    match (is_blind(&first), is_blind(&second)) {
+        (true, true) => neither.denial(&first, second),
+        (true, false) => second,
+        (false, false) if is_of_cookie => second,
+        (false, _) => first,
     }
 }
 
