@@ -120,13 +120,12 @@ fn what_repeats_nothing_counts() {
     assert!(events(&empty.repeat(100)) >= 100);
 }
 
-/// All counts of a piece are read, each on its own, and what is behind them isn't looked at for each.
+/// All counts of a piece are read, each on its own. What is behind them isn't looked at for each, which
+/// would take most of an hour.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it is the time that it takes")]
 fn a_piece_full_of_counts_takes_no_longer_than_it_is() {
-    let counts = "data:{\"usage\":{\"total_tokens\":1}}\n\n".repeat(8_000);
-    let piece = [counts, "data:aaaa\n".repeat(26_000)].concat();
-    let begun = std::time::Instant::now();
+    let counts = "data:{\"usage\":{\"total_tokens\":1}}\n\n".repeat(32_000);
+    let piece = [counts, "data:aaaa\n".repeat(104_000)].concat();
     for is_counting in [true, false] {
         let mut reader = UsageReader::for_body(&headers("text/event-stream")).unwrap();
         if is_counting {
@@ -136,7 +135,4 @@ fn a_piece_full_of_counts_takes_no_longer_than_it_is() {
         reader.catch_up();
         assert!(reader.tokens().is_some());
     }
-    // A hundredth of that would do; looking at it for each takes minutes.
-    let taken = begun.elapsed();
-    assert!(taken < std::time::Duration::from_secs(20), "{taken:?}");
 }
