@@ -9,6 +9,8 @@
 //! So a process of an older version neither updates nor loses the others. Where it has changed the
 //! smallest, the text begins with another one, and counts no more.
 
+use std::sync::Once;
+
 use crate::domain::{
     books::{Budget, Rolling},
     budget::Thresholds,
@@ -47,22 +49,36 @@ fn word(window: &Thresholds, told_at: impl Fn(Money) -> Option<i64>) -> String {
     limits.join(",")
 }
 
-/// Adds the soft limits to a budget that has the smallest of each window. `None` if `text` was never
-/// written by [`write`].
-pub(super) fn read(text: &str, budget: &mut Budget) -> Option<()> {
+/// Adds the soft limits to a budget that has the smallest of each window. Where the text was never
+/// written by [`write`], which is logged once, the window goes on with the smallest: no call is
+/// refused because nobody would be told of it.
+pub(super) fn read(text: &str, budget: &mut Budget) {
+    static LOGGED: Once = Once::new();
+    if read_words(text, budget).is_none() {
+        LOGGED.call_once(|| {
+            tracing::error!(
+                target: "tollgate",
+                "a budget has soft limits that can't be read, and goes on with the smallest; further ones are not logged"
+            );
+        });
+    }
+}
+
+fn read_words(text: &str, budget: &mut Budget) -> Option<()> {
     let words: Vec<&str> = text.split(' ').collect();
     let [day, month, total, rolling] = words.as_slice() else {
         return None;
     };
     let soft = &mut budget.limits.soft;
-    read_word(day, &mut soft.daily, None)?;
-    read_word(month, &mut soft.monthly, None)?;
-    read_word(total, &mut soft.total, None)?;
+    let day = read_word(day, &mut soft.daily, None);
+    let month = read_word(month, &mut soft.monthly, None);
+    let total = read_word(total, &mut soft.total, None);
     let known = budget.rolling.as_deref_mut();
     let mut none = Thresholds::NONE;
     let limit = budget.limits.rolling.as_mut();
     let soft = limit.map_or(&mut none, |limit| &mut limit.soft);
-    read_word(rolling, soft, known)
+    let rolling = read_word(rolling, soft, known);
+    day.and(month).and(total).and(rolling)
 }
 
 fn read_word(word: &str, window: &mut Thresholds, rolling: Option<&mut Rolling>) -> Option<()> {
@@ -79,6 +95,9 @@ fn read_word(word: &str, window: &mut Thresholds, rolling: Option<&mut Rolling>)
         let limit = Money::from_nanos(limit.parse().ok()?);
         limits.push(limit);
         told.extend(told_at.map(|second| (limit, second)));
+    }
+    if !limits.is_sorted_by(|a, b| a < b) {
+        return None;
     }
     let stored = Thresholds::new(limits).ok()?;
     if stored.first() != window.first() {
@@ -126,7 +145,7 @@ mod tests {
             let window = format!("60 - {first} 1200 1199");
             let mut budget = budget([words[0], words[1], words[2]], &window).unwrap();
             assert_eq!(write(&budget), None, "the smallest are elsewhere");
-            read(text, &mut budget).unwrap();
+            read_words(text, &mut budget).unwrap();
             assert_eq!(write(&budget).as_deref(), Some(text));
             let kept = if words[3].is_some() {
                 window
@@ -144,10 +163,24 @@ mod tests {
             "10,20@ - - -",
             "10,20@x - - -",
             "1,2,3,4,5,6,7,8,9 - - -",
+            "10,30,20 - - -",
+            "10,20,20 - - -",
         ] {
             let mut budget = budget([Some(10), None, None], "60 - - 0 -").unwrap();
-            assert_eq!(read(text, &mut budget), None, "{text}");
+            let before = budget.clone();
+            assert_eq!(read_words(text, &mut budget), None, "{text}");
+            assert_eq!(budget, before, "{text}");
         }
+    }
+
+    #[test]
+    fn a_window_whose_word_is_damaged_goes_on_with_the_smallest() {
+        let mut budget = budget([Some(10), Some(1), None], "60 - 5 0 -").unwrap();
+        read("10,x 1,2 - 5,6@", &mut budget);
+        let kept = "- 1,2 - -";
+        assert_eq!(write(&budget).as_deref(), Some(kept));
+        assert_eq!(budget.limits.soft.daily, Money::from_nanos(10).into());
+        assert_eq!(*budget.limits.rolling_soft(), Money::from_nanos(5).into());
     }
 
     #[test]
@@ -159,7 +192,7 @@ mod tests {
         ] {
             let mut changed = budget(smallest, window).unwrap();
             let before = changed.clone();
-            read("10,20 - 1,2 5,6@0,7", &mut changed).unwrap();
+            read_words("10,20 - 1,2 5,6@0,7", &mut changed).unwrap();
             assert_eq!(changed, before);
         }
     }

@@ -283,6 +283,21 @@ async fn an_older_version_beside<S: LedgerEngine>(
     changed.soft.daily = nanos(10).into();
     let found = store.budget(&account, &key[0]).await.unwrap();
     assert_eq!(found.limits, changed);
+
+    // What can't be read stops no call.
+    changed.soft.daily = at(&[10, 90]);
+    set(&store, &account, &key[0], changed.clone()).await;
+    older("thresholds = '10,ninety - - 15,25@'").await;
+    changed.soft.daily = nanos(10).into();
+    changed.rolling.as_mut().unwrap().soft = nanos(15).into();
+    let found = store.budget(&account, &key[0]).await.unwrap();
+    assert_eq!(found.limits, changed);
+    assert_eq!(spend(&store, &account, &key, 70).await, []);
+    let found = store.budget(&account, &key[0]).await.unwrap();
+    assert_eq!(found.day.settled, nanos(101));
+    changed.soft.daily = at(&[10, 110]);
+    set(&store, &account, &key[0], changed).await;
+    assert_eq!(spend(&store, &account, &key, 9).await, [(Day, 110, 110)]);
 }
 
 #[cfg(feature = "sqlite")]

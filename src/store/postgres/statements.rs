@@ -185,8 +185,7 @@ pub(super) fn read_budget(row: &sqlx::postgres::PgRow) -> Result<Budget, Failure
         rolling::read(text, &mut budget).ok_or_else(corrupt)?;
     }
     if let Some(text) = row.try_get::<Option<&str>, _>(17)? {
-        let corrupt = || Failure::corrupt("soft limits");
-        thresholds::read(text, &mut budget).ok_or_else(corrupt)?;
+        thresholds::read(text, &mut budget);
     }
     Ok(budget)
 }

@@ -180,8 +180,7 @@ fn read_budget(
         rolling::read(&text, &mut budget).ok_or_else(corrupt)?;
     }
     if let Some(text) = &thresholds {
-        let corrupt = || Failure::corrupt("soft limits");
-        thresholds::read(text, &mut budget).ok_or_else(corrupt)?;
+        thresholds::read(text, &mut budget);
     }
     Ok(Some((budget, thresholds)))
 }

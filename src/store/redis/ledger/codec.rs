@@ -119,7 +119,7 @@ pub(super) fn budget(
         rolling::read(text, &mut budget).ok_or_else(|| corrupt("rolling window"))?;
     }
     if let Some(text) = soft {
-        thresholds::read(text, &mut budget).ok_or_else(|| corrupt("soft limit"))?;
+        thresholds::read(text, &mut budget);
     }
     Ok(budget)
 }

@@ -66,3 +66,68 @@ async fn what_an_older_version_changed_counts_without_the_others() {
     assert_eq!(*told.lock().unwrap(), [12, 6]);
     ledger.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_read_counts_as_the_smallest_and_stops_no_call() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let (ledger, clock) = ledger(&server, |it| {
+        it.on_alert(move |alert| heard.lock().unwrap().push(alert.limit.nanos()))
+    })
+    .await;
+    let (ann, key) = (account("ann"), budget(0));
+    let window = RollingWindow::new(Duration::from_secs(600)).unwrap();
+    let limits = |daily: &[i64], rolling: &[i64]| SpendingLimits {
+        soft: SoftLimits {
+            daily: at(daily),
+            ..SoftLimits::default()
+        },
+        rolling: Some(RollingLimit {
+            soft: at(rolling),
+            ..RollingLimit::new(window, Money::MAX)
+        }),
+        ..SpendingLimits::default()
+    };
+    let mut spent = 0;
+    for damaged in [
+        "",
+        "-",
+        "1,2",
+        "10,x - - 5,x",
+        "10,@ - - 5,6@x",
+        "10,,20 - - 5,",
+        "10,+20 - - 5,6@1e9",
+        "10,20 - - 5,6 -",
+        "10,30,20 - - 5,6,6",
+        "10,9223372036854775808 - - 5,99999999999999999999",
+        "10,11,12,13,14,15,16,17,18 - - 5,-6",
+    ] {
+        let both = limits(&[spent + 10, spent + 20], &[spent + 5, spent + 6]);
+        ledger.set_limits(&ann, &key, both).await.unwrap();
+        let books: Vec<String> = say(&server, &["KEYS", "*books*"]).await;
+        // Each word begins with the smallest of its window.
+        let word = |word: &str| match (word.strip_prefix("10"), word.strip_prefix('5')) {
+            (Some(rest), _) => format!("{}{rest}", spent + 10),
+            (_, Some(rest)) => format!("{}{rest}", spent + 5),
+            _ => word.to_owned(),
+        };
+        let words: Vec<String> = damaged.split(' ').map(word).collect();
+        let field = format!("s:{key}");
+        order(&server, &["HSET", &books[0], &field, &words.join(" ")]).await;
+        let found = ledger.budget(&ann, &key).await.unwrap();
+        let smallest = limits(&[spent + 10], &[spent + 5]);
+        assert_eq!(found.limits, smallest, "{damaged}");
+        told.lock().unwrap().clear();
+        let held = hold(&ledger, &clock, 40).await;
+        ledger.settle(held, costs(40)).await.unwrap();
+        ledger.flush().await.unwrap();
+        assert_eq!(*told.lock().unwrap(), [spent + 10, spent + 5], "{damaged}");
+        spent += 40;
+        let found = ledger.budget(&ann, &key).await.unwrap();
+        assert_eq!(found.total.settled.nanos(), spent, "{damaged}");
+    }
+    ledger.close().await.unwrap();
+}
