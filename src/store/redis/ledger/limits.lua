@@ -73,9 +73,10 @@ elseif rolling then
 end
 
 local budget_words, several = words_of(budget), table.concat(words, ' ')
+local window_words = rolling and rolling_words(rolling) or ''
 redis.call('HSET', books, 'b:' .. name, budget_words)
 if rolling then
-  redis.call('HSET', books, 'r:' .. name, rolling_words(rolling))
+  redis.call('HSET', books, 'r:' .. name, window_words)
 end
 if string.find(several, ',', 1, true) then
   redis.call('HSET', books, 's:' .. name, several)
@@ -83,4 +84,4 @@ else
   several = ''
   redis.call('HDEL', books, 's:' .. name)
 end
-return { budget_words, rolling and rolling_words(rolling) or '', several }
+return { budget_words, window_words, several }

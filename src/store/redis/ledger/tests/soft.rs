@@ -12,17 +12,23 @@ fn at(amounts: &[i64]) -> Thresholds {
     Thresholds::new(amounts.iter().copied().map(Money::from_nanos)).unwrap()
 }
 
+/// A ledger, and the limits that it tells of.
+async fn listening(server: &RedisServer) -> (RedisLedger, Arc<ManualClock>, Arc<Mutex<Vec<i64>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let (ledger, clock) = ledger(server, |it| {
+        it.on_alert(move |alert| heard.lock().unwrap().push(alert.limit.nanos()))
+    })
+    .await;
+    (ledger, clock, told)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_older_version_changed_counts_without_the_others() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&told);
-    let (ledger, clock) = ledger(&server, |it| {
-        it.on_alert(move |alert| heard.lock().unwrap().push(alert.limit.nanos()))
-    })
-    .await;
+    let (ledger, clock, told) = listening(&server).await;
     let (ann, key) = (account("ann"), budget(0));
     let window = RollingWindow::new(Duration::from_secs(600)).unwrap();
     let mut limits = SpendingLimits {
@@ -72,12 +78,7 @@ async fn what_can_not_be_read_counts_as_the_smallest_and_stops_no_call() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&told);
-    let (ledger, clock) = ledger(&server, |it| {
-        it.on_alert(move |alert| heard.lock().unwrap().push(alert.limit.nanos()))
-    })
-    .await;
+    let (ledger, clock, told) = listening(&server).await;
     let (ann, key) = (account("ann"), budget(0));
     let window = RollingWindow::new(Duration::from_secs(600)).unwrap();
     let limits = |daily: &[i64], rolling: &[i64]| SpendingLimits {
