@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    http::{HeaderName, header::CONTENT_LENGTH},
+    http::HeaderName,
     routing::{get, post},
 };
 use support::{StartError, Stores, client_address, limit, optional, serve};
@@ -28,7 +28,6 @@ use tollgate::{
     denial::DenialKind,
     key::KeyFormat,
     keyring::{KeyResolver, Keyring},
-    money::Money,
     quota::Quota,
     rate_limit::{Plans, RateLimitKey},
     rbac::{InvalidRoute, RouteTable},
@@ -46,11 +45,11 @@ const MODELS: [(&str, [&str; 3]); 2] = [
     ("gpt-4o*", ["2.50", "1.25", "10"]),
     ("gpt-4o-mini*", ["0.15", "0.075", "0.60"]),
 ];
-/// What a customer pays where the provider takes a million: 20 % more.
-const MARKUP: u64 = 1_200_000;
+/// What customers pay more, in basis points: 20 %.
+const MARKUP: u32 = 2_000;
 
 /// How much output a call may have that states no bound, and the most that it may state.
-const OUTPUT: u32 = 1_000;
+const OUTPUT: u64 = 1_000;
 const OUTPUT_MAX: u64 = 16_000;
 
 /// Each plan's requests and tokens a minute, of all keys of a customer together.
@@ -124,13 +123,10 @@ fn prices() -> Result<PriceTable, StartError> {
 }
 
 fn price([input, cached, output]: [&str; 3]) -> Result<TokenPrice, StartError> {
-    let sold = |cost: &str| {
-        let sold = cost.parse::<Money>()?.per_million(MARKUP);
-        sold.ok_or_else(|| StartError::from("a price is too high"))
-    };
-    Ok(Price::per_million_tokens(sold(input)?, sold(output)?)
-        .cached_input(sold(cached)?)
-        .output_bound(TokenBound::Fixed(OUTPUT.into()))
+    Ok(Price::per_million_tokens(input.parse()?, output.parse()?)
+        .cached_input(cached.parse()?)
+        .markup_bps(MARKUP)
+        .output_bound(TokenBound::Fixed(OUTPUT))
         .requested_output_max(OUTPUT_MAX))
 }
 
@@ -145,22 +141,10 @@ fn limits() -> (RateLimitLayer, RateLimitLayer) {
     let of_account = |most| RateLimitLayer::per(RateLimitKey::account(), Quota::per_minute(most));
     (
         of_account(600).plans(requests),
-        of_account(1_000_000).plans(tokens).tokens(estimate),
+        of_account(1_000_000)
+            .plans(tokens)
+            .tokens(|head| RequestedUse::estimate(head, OUTPUT)),
     )
-}
-
-/// How many tokens a call may use, for the limit on them: those it asks for, and one for four bytes
-/// of what it sends. What it used in fact corrects that.
-fn estimate(head: &RequestHead<'_>) -> u32 {
-    if head.path() != CHAT {
-        return 0;
-    }
-    let length = head.headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u32>().ok());
-    let asked = head.extensions.get::<RequestedUse>();
-    let output = asked.and_then(|asked| asked.output_max);
-    let output = output.map_or(OUTPUT, |most| u32::try_from(most).unwrap_or(u32::MAX));
-    (length.unwrap_or(16_384) / 4).saturating_add(output)
 }
 
 /// The customer's own name for what a call is for.

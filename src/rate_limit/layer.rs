@@ -95,11 +95,14 @@ impl RateLimitLayer {
     /// in OpenAI's and Anthropic's formats. The correction may overdraw a window, which then
     /// refuses until it has recovered. A count that nobody names is not zero: if a handler adds
     /// only output, and the answer doesn't tell its input, the estimate stays unless the output
-    /// alone is more. So add zero input tokens where there are none. If no usage is known, a failure (a status of 400 or more,
-    /// for gRPC any but 0 before the first message, an error or a panic of the inner service) gives
-    /// the estimate back; anything else keeps it: a good answer, or a client that disconnects
-    /// before there is one. An estimate of 0 counts as 1, so that nobody is admitted to an
-    /// overdrawn window; the correction evens that out.
+    /// alone is more. So add zero input tokens where there are none. If no usage is known, a
+    /// failure (a status of 400 or more, for gRPC any but 0 before the first message, an error or
+    /// a panic of the inner service) gives the estimate back; anything else keeps it: a good
+    /// answer, or a client that disconnects before there is one. An estimate of 0 counts as 1, so
+    /// that nobody is admitted to an overdrawn window; the correction evens that out.
+    ///
+    /// Where a gate reads what requests ask for,
+    /// [`RequestedUse::estimate`](crate::RequestedUse::estimate) is the estimate.
     ///
     /// Clients see what is left in `X-RateLimit-*` and in OpenAI's headers, unless [other
     /// dialects](Self::add_headers) are set. The draft's headers are not used: the registry for its

@@ -1,5 +1,6 @@
 //! What a request asks for, read from its body before money is held.
 
+mod estimate;
 mod json;
 mod media;
 mod shape;

@@ -47,7 +47,7 @@ impl RequestLength {
     }
 
     /// How many bytes are sent; `unknown` is the assumption if the length isn't known.
-    pub(super) fn bytes_as_sent(self, unknown: u64) -> u64 {
+    pub(in crate::spending_limit) fn bytes_as_sent(self, unknown: u64) -> u64 {
         match self {
             Self::Plain(bytes) | Self::Encoded(bytes) => bytes,
             Self::Unknown => unknown,

@@ -79,6 +79,25 @@ impl Rates {
         self.has_image_output = true;
     }
 
+    /// Changes every price; `None`, and some of them are changed, if one can't be.
+    pub(super) fn change(&mut self, change: impl Fn(Money) -> Option<Money>) -> Option<()> {
+        let prices = [
+            &mut self.input,
+            &mut self.cached_input,
+            &mut self.cache_write,
+            &mut self.cache_write_for_an_hour,
+            &mut self.audio_input,
+            &mut self.image_input,
+            &mut self.output,
+            &mut self.audio_output,
+            &mut self.image_output,
+        ];
+        for price in prices {
+            *price = change(*price)?;
+        }
+        Some(())
+    }
+
     pub(super) fn has_negative(&self) -> bool {
         let [a, b, c, d, e, f] = self.of_input();
         let [g, h, i] = self.of_output();

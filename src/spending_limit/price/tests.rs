@@ -7,6 +7,7 @@ use super::{
 use crate::domain::charge::Tokens;
 
 mod kinds;
+mod markup;
 mod scales;
 
 fn nanos(nanos: i64) -> Money {

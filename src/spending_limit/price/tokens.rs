@@ -1,6 +1,7 @@
 //! Prices by tokens.
 
 mod cost;
+mod markup;
 
 use std::sync::Arc;
 
