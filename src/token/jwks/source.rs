@@ -1,7 +1,10 @@
-//! When keys at an address are fetched, and who waits for them.
+//! When keys at an address are fetched.
+
+mod flight;
+mod location;
+mod waits;
 
 use std::{
-    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,22 +14,21 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use serde::Deserialize;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
     task::JoinHandle,
-    time::timeout,
 };
 
+use self::flight::{Flight, no_end};
+pub(super) use self::{
+    location::{Location, configuration_of},
+    waits::SharedSource,
+};
 use super::{JwksError, fetch::Fetcher};
 use crate::{
-    domain::clock::{Clock, Timestamp},
-    token::{
-        TokenError, TokenErrorKind, VerifyingKeys,
-        key::DefaultAlgorithms,
-        live::{KeyRefresh, KeySource, Shared, Wait},
-    },
+    domain::clock::Clock,
+    token::{key::DefaultAlgorithms, live::Shared},
 };
 
 /// Whatever the headers say, keys are fetched again within `FRESH_MAX`, and not before `FRESH_MIN`.
@@ -46,30 +48,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// ones.
 const OVERDUE_AFTER: u32 = 2;
 
-/// The most that is shown of a provider's own name for itself, in characters.
-const ISSUER_SHOWN: usize = 200;
-
 /// How long after a first failure a verifier without any keys asks again. Each further failure
 /// doubles it, up to the cooldown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// How long a token waits for overdue keys if its own key is known: a provider that hangs must not
-/// block it.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// The location of the keys.
-pub(super) enum Location {
-    Keys(String),
-    Provider(String),
-}
-
-/// Without the query, which may hold a secret.
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Keys(address) | Self::Provider(address)) = self;
-        f.write_str(address.split('?').next().unwrap_or_default())
-    }
-}
 
 /// The settings of the builder.
 pub(super) struct Settings {
@@ -120,12 +101,6 @@ impl State {
     fn is_failing(&self) -> bool {
         self.failures > 0
     }
-}
-
-#[derive(Deserialize)]
-struct Provider {
-    issuer: String,
-    jwks_uri: String,
 }
 
 impl Source {
@@ -190,7 +165,7 @@ impl Source {
         // the lock.
         drop(state);
         runtime.spawn(async move {
-            let outcome = flight.source.download().await;
+            let outcome = flight.source.settings.download().await;
             flight.land(outcome)
         })
     }
@@ -222,37 +197,6 @@ impl Source {
         let until = from.saturating_add(seconds);
         self.paused_until.store(until, Ordering::Release);
         self.paused_from.store(from, Ordering::Release);
-    }
-
-    async fn download(&self) -> Result<(VerifyingKeys, Duration), JwksError> {
-        let url = match &self.settings.place {
-            Location::Keys(url) => self.settings.fetcher.check(url)?,
-            Location::Provider(issuer) => {
-                let configuration = configuration_of(issuer);
-                let url = self.settings.fetcher.check(&configuration)?;
-                let document = self.settings.fetcher.fetch(url).await?;
-                let other = |found: Option<&str>| JwksError::Discovery {
-                    expected: issuer.clone(),
-                    found: found.map(|found| found.chars().take(ISSUER_SHOWN).collect()),
-                };
-                let provider: Provider =
-                    serde_json::from_slice(&document.json).map_err(|_| other(None))?;
-                if provider.issuer != *issuer {
-                    return Err(other(Some(&provider.issuer)));
-                }
-                self.settings.fetcher.check(&provider.jwks_uri)?
-            }
-        };
-        let document = self.settings.fetcher.fetch(url).await?;
-        let keys = VerifyingKeys::from_public_jwks(&document.json)?;
-        let keys = self.settings.algorithms.of(keys)?;
-        let fresh = document.max_age.unwrap_or(self.settings.refresh);
-        Ok((
-            keys,
-            fresh
-                .clamp(FRESH_MIN, FRESH_MAX)
-                .min(self.settings.refresh.max(FRESH_MIN)),
-        ))
     }
 
     /// Remembers that no key has this name, if a fetch that began after `seen` shows it.
@@ -297,155 +241,6 @@ impl Source {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A fetch under way. However it ends, those who wait for it are notified.
-struct Flight {
-    source: Arc<Source>,
-    number: u64,
-    is_over: bool,
-}
-
-impl Flight {
-    fn land(
-        &mut self,
-        outcome: Result<(VerifyingKeys, Duration), JwksError>,
-    ) -> Result<(), JwksError> {
-        self.is_over = true;
-        let source = &self.source;
-        let settings = &source.settings;
-        // Before taking the lock that tokens wait for; nobody else replaces the keys meanwhile.
-        let known = source.shared.keys().0.map(|known| known.to_jwks());
-        let is_news = |keys: &VerifyingKeys| known.is_none_or(|known| known != keys.to_jwks());
-        let outcome = outcome.map(|(keys, fresh)| (is_news(&keys).then_some(keys), fresh));
-        let now = settings.clock.elapsed();
-        let mut state = source.state();
-        let (outcome, fresh) = match outcome {
-            Ok((news, fresh)) => {
-                state.succeeded = self.number;
-                state.failures = 0;
-                if let Some(keys) = news {
-                    state.absent.clear();
-                    source.shared.replace(keys);
-                }
-                let fresh = fresh.max(settings.cooldown);
-                state.overdue_at = now.checked_add(fresh.saturating_mul(OVERDUE_AFTER));
-                (Ok(()), fresh)
-            }
-            Err(error) => {
-                let place = &settings.place;
-                tracing::warn!(target: "tollgate", %place, %error, "could not fetch token keys");
-                state.failures = state.failures.saturating_add(1);
-                (Err(error), source.rest(&state))
-            }
-        };
-        state.in_flight = false;
-        state.refresh_at = now.checked_add(fresh);
-        source.overdue.store(false, Ordering::Release);
-        source.pause_checks(settings.clock.now().as_second(), fresh);
-        source.over.send_replace(self.number);
-        outcome
-    }
-}
-
-impl Drop for Flight {
-    /// Not over: the runtime is shutting down, or the task panicked.
-    fn drop(&mut self) {
-        if !self.is_over {
-            let _ = self.land(Err(no_end()));
-        }
-    }
-}
-
-const fn no_end() -> JwksError {
-    JwksError::Answer(Cow::Borrowed("the fetch came to no end"))
-}
-
-/// OpenID Connect Discovery section 4.1: a trailing slash is removed before the path is appended.
-pub(super) fn configuration_of(issuer: &str) -> String {
-    let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
-    format!("{issuer}/.well-known/openid-configuration")
-}
-
-/// The source as used by verifiers: an `Arc`, which tasks can clone.
-#[derive(Debug)]
-pub(super) struct SharedSource(pub(super) Arc<Source>);
-
-impl KeySource for SharedSource {
-    fn generation(&self, now: Timestamp) -> u64 {
-        let Self(source) = self;
-        let second = now.as_second();
-        if second < source.paused_from.load(Ordering::Acquire)
-            || second >= source.paused_until.load(Ordering::Acquire)
-        {
-            source.look(second);
-        }
-        source.shared.generation()
-    }
-
-    fn keys(&self) -> (Option<VerifyingKeys>, u64) {
-        self.0.shared.keys()
-    }
-
-    fn is_failing(&self) -> bool {
-        self.0.state().is_failing()
-    }
-
-    fn overdue(&self) -> Option<Wait> {
-        let Self(source) = self;
-        if !source.overdue.load(Ordering::Acquire) {
-            return None;
-        }
-        let state = source.state();
-        let (fetch, in_flight) = (state.begun, state.in_flight);
-        drop(state);
-        // If too many are waiting, use the current keys.
-        let place = Arc::clone(&source.waiting).try_acquire_owned().ok();
-        let (source, place) = (Arc::clone(source), place.filter(|_| in_flight)?);
-        Some(Box::pin(async move {
-            // Afterwards the token is judged by whatever keys there are.
-            let _ = timeout(PATIENCE, source.end_of(fetch)).await;
-            drop(place);
-        }))
-    }
-
-    fn wait_for(&self, kid: Option<&str>, judged_by: u64) -> Result<KeyRefresh, TokenError> {
-        const FULL: TokenError = TokenError::new(
-            TokenErrorKind::NoKeys,
-            "too many tokens wait for keys already",
-        );
-        let Self(source) = self;
-        let state = source.state();
-        // Keys are replaced under this lock. A token that was judged by older ones must not be told
-        // that no fetch is due, but judged again.
-        if source.shared.generation() != judged_by {
-            return Ok(KeyRefresh::Done);
-        }
-        let seen = state.begun;
-        let fetch = if state.in_flight {
-            drop(state);
-            seen
-        } else {
-            if !source.may_fetch_for(&state, kid) {
-                return Ok(KeyRefresh::None);
-            }
-            let Ok(runtime) = Handle::try_current() else {
-                return Ok(KeyRefresh::None);
-            };
-            drop(source.begin(state, &runtime));
-            seen.saturating_add(1)
-        };
-        let place = Arc::clone(&source.waiting).try_acquire_owned();
-        let place = place.map_err(|_| FULL)?;
-        let (source, kid) = (Arc::clone(source), kid.map(Box::from));
-        Ok(KeyRefresh::Pending(Box::pin(async move {
-            source.end_of(fetch).await;
-            if let Some(kid) = kid {
-                source.miss(kid, seen);
-            }
-            drop(place);
-        })))
     }
 }
 
