@@ -34,8 +34,8 @@ use support::{
     serve, setting,
 };
 use tollgate::{
-    ApiKeyLayer, ClientAddress, Denials, FallbackLayer, ForwardedHeader, Origin, Principal,
-    RateLimitLayer, RbacLayer, SessionCookieLayer, Tollgate,
+    ApiKeyLayer, ClientAddress, Denials, FallbackLayer, ForwardedHeader, Principal, RateLimitLayer,
+    RbacLayer, SessionCookieLayer, Tollgate,
     audit::AuditLines,
     axum::{JsonBody, PathName},
     denial::Denial,
@@ -116,10 +116,6 @@ fn resolver(file: &FileKeyStore, admin: StaticKeys) -> Result<KeyResolver, Start
         .build())
 }
 
-/// The names of NextAuth's cookie, over http and over https.
-const PLAIN_COOKIE: &str = "next-auth.session-token";
-const SECURE_COOKIE: &str = "__Secure-next-auth.session-token";
-
 /// Without a secret there are no sessions: nobody can have made a cookie with an unknown one.
 fn sessions() -> Result<SessionCookieLayer, StartError> {
     let random = SigningSecret::generate()?;
@@ -137,33 +133,19 @@ fn sessions() -> Result<SessionCookieLayer, StartError> {
     let Some(url) = optional("NEXTAUTH_URL")? else {
         return Ok(layer);
     };
-    let url = url.trim();
-    // The application's origin, with NextAuth's path where it isn't the usual one.
-    let origin = Origin::of_url(url).map_err(|error| format!("NEXTAUTH_URL: {error}"))?;
-    // NextAuth's own choice of the name. A cookie of the other one counts only alone.
-    let layer = if url.starts_with("https://") {
-        layer
-    } else {
-        layer.name(PLAIN_COOKIE).add_name(SECURE_COOKIE)
-    };
-    Ok(layer.add_trusted_origin(origin))
+    let layer = layer.application_url(url.trim());
+    layer.map_err(|error| format!("NEXTAUTH_URL: {error}").into())
 }
 
 /// `ALLOWED_IPS`: `*`, or addresses and networks separated by commas; everywhere unless set.
 fn allowed_networks() -> Result<Option<Vec<IpNet>>, StartError> {
     let text = optional("ALLOWED_IPS")?.unwrap_or_else(|| "*".to_owned());
-    let entries: Vec<_> = text
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-        .collect();
-    if entries.contains(&"*") {
+    if text.split(',').any(|entry| entry.trim() == "*") {
         return Ok(None);
     }
-    let networks: Result<Vec<_>, _> = entries.into_iter().map(network::parse).collect();
-    Ok(Some(
-        networks.map_err(|error| format!("ALLOWED_IPS: {error}"))?,
-    ))
+    let networks = network::parse_list(&text);
+    let networks = networks.map_err(|error| format!("ALLOWED_IPS: {error}"))?;
+    Ok(Some(networks))
 }
 
 fn by_key(keys: KeyResolver, client: ClientAddress) -> Result<ApiKeyLayer, StartError> {

@@ -116,6 +116,45 @@ async fn of_two_cookies_the_secure_one_is_judged_alone() {
 }
 
 #[tokio::test]
+async fn the_applications_url_chooses_the_cookie_and_the_origin() {
+    let of_url = |url: &str| layer().name("sid").application_url(url).unwrap();
+    let (plain, secure) = (
+        "next-auth.session-token",
+        "__Secure-next-auth.session-token",
+    );
+    for (url, own, other) in [
+        ("http://localhost:3000", plain, secure),
+        ("HTTPS://a.example/app/api/auth", secure, plain),
+    ] {
+        let good = format!("{}; {other}=a.b.c.d.e", cookie(own));
+        let stale = format!("{}; {own}=a.b.c.d.e", cookie(other));
+        for (sent, status) in [
+            (good, 200),
+            (stale, 401),
+            (cookie(other), 200),
+            (cookie("sid"), 401),
+        ] {
+            let answer = ask(&of_url(url), "GET", &[("cookie", &sent)]).await;
+            assert_eq!(answer.0, status, "{url}: {sent}");
+        }
+    }
+    let whole = cookie(secure);
+    let from = |origin| {
+        [
+            ("cookie", whole.as_str()),
+            ("host", "10.0.0.7"),
+            ("origin", origin),
+        ]
+    };
+    let here = of_url("https://a.example/app");
+    assert_eq!(ask(&here, "POST", &from("https://a.example")).await.0, 200);
+    assert_eq!(ask(&here, "POST", &from("http://a.example")).await.0, 403);
+    for none in ["a.example", "ftp://a.example", "https://", ""] {
+        assert!(layer().application_url(none).is_err(), "{none}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_good_session_is_refused() {
     let whole = cookie("next-auth.session-token");
     for lines in [

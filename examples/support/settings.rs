@@ -99,11 +99,7 @@ pub(crate) fn client_address_by(header: ForwardedHeader) -> Result<ClientAddress
 /// The networks themselves.
 pub(super) fn trusted_proxies() -> Result<Vec<IpNet>, StartError> {
     let text = optional("TRUSTED_PROXIES")?.unwrap_or_default();
-    let networks = text
-        .split(',')
-        .map(str::trim)
-        .filter(|network| !network.is_empty());
-    let networks: Result<Vec<IpNet>, _> = networks.map(network::parse).collect();
+    let networks = network::parse_list(&text);
     let networks = networks.map_err(|error| format!("TRUSTED_PROXIES: {error}"))?;
     if networks.iter().any(|network| network.prefix_len() == 0) {
         return Err("TRUSTED_PROXIES: trusts every address".into());

@@ -31,6 +31,28 @@ pub fn parse(text: &str) -> Result<IpNet, InvalidNetwork> {
     Ok(canonical(network))
 }
 
+/// Parses addresses and networks that are separated by commas. Spaces, and nothing between two commas,
+/// are ignored, so an empty text is an empty list.
+///
+/// ```
+/// use tollgate::network;
+///
+/// let networks = network::parse_list("192.0.2.7, 2001:db8::/32,")?;
+/// assert_eq!(networks, [network::parse("192.0.2.7")?, network::parse("2001:db8::/32")?]);
+/// assert!(network::parse_list("192.0.2.7 198.51.100.1").is_err());
+/// # Ok::<(), network::InvalidNetwork>(())
+/// ```
+///
+/// # Errors
+/// [`InvalidNetwork`] if one of them is none.
+pub fn parse_list(text: &str) -> Result<Vec<IpNet>, InvalidNetwork> {
+    let entries = text.split(',').map(str::trim);
+    entries
+        .filter(|entry| !entry.is_empty())
+        .map(parse)
+        .collect()
+}
+
 /// The same network in the form that requests use: IPv4 in IPv6 notation becomes IPv4.
 pub(crate) fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else {

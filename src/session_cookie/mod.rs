@@ -50,8 +50,8 @@ use crate::{
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     token::SessionCookieVerifier,
     wire::{
-        CookieValue, CredentialPlaces, Origin, RequestHead, X_API_KEY, are_doubled, is_cross_site,
-        read_named_cookie,
+        CookieValue, CredentialPlaces, InvalidOrigin, Origin, RequestHead, X_API_KEY, are_doubled,
+        is_cross_site, read_named_cookie,
     },
 };
 
@@ -71,8 +71,8 @@ impl SessionCookieLayer {
     /// ([`cookie_names`](SessionCookieVerifier::cookie_names)): with NextAuth.js 4
     /// `__Secure-next-auth.session-token`, or else `next-auth.session-token`.
     /// A browser that sends both has the first one judged alone, because a network attacker can set
-    /// only the other. The application itself looks at one name: the first if its URL
-    /// (`NEXTAUTH_URL`, `AUTH_URL`) is `https`, and else the second; give that to [`name`](Self::name) where you know it.
+    /// only the other. The application itself looks at one name, by its URL: say
+    /// [that](Self::application_url) where you know it.
     ///
     /// A cookie without a value, as an ended session may leave it, is no credential.
     #[must_use]
@@ -88,6 +88,34 @@ impl SessionCookieLayer {
                 key_headers: vec![X_API_KEY],
             }),
         }
+    }
+
+    /// The application's own URL (`NEXTAUTH_URL`, `AUTH_URL`), with or without a path. It chooses the
+    /// cookie by it: if the URL is `https`, the one whose name begins with `__Secure-`, and else the
+    /// other; so does this layer, which looks at the second only if there is none of the first. Pages
+    /// of the URL's origin may send unsafe requests with the cookie
+    /// ([`add_trusted_origin`](Self::add_trusted_origin)). Names that were set before are replaced.
+    ///
+    /// ```
+    /// use tollgate::{SessionCookieLayer, token::SessionCookieVerifier};
+    ///
+    /// let verifier = SessionCookieVerifier::next_auth(b"a secret made for the tests of this crate");
+    /// let layer = SessionCookieLayer::new(verifier.build()?).application_url("http://localhost:3000")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidOrigin`] if it isn't `http` or `https`, or has no host.
+    pub fn application_url(self, url: &str) -> Result<Self, InvalidOrigin> {
+        let origin = Origin::of_url(url)?;
+        let [secure, plain] = self.gate.policy().verifier.cookie_names();
+        let names = if origin.is_https() {
+            [secure, plain]
+        } else {
+            [plain, secure]
+        };
+        let named = self.change(|policy| policy.names = names.map(Into::into).into());
+        Ok(named.add_trusted_origin(origin))
     }
 
     /// The cookie's name, instead of the usual two. A page loaded over http can't set a cookie

@@ -56,6 +56,11 @@ impl Origin {
             .map_or("", |at| rest.split_at(at).1);
         url.strip_suffix(path).ok_or(InvalidOrigin)?.parse()
     }
+
+    /// Whether the scheme is `https`.
+    pub(crate) fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
 }
 
 impl FromStr for Origin {
