@@ -293,7 +293,7 @@ suite! {
     a_correction_reaches_only_the_windows_that_it_names,
     a_bucket_admits_exactly_what_its_rate_says,
     a_strict_window_holds_its_number_in_every_period,
-    a_day_and_a_month_begin_anew,
+    a_day_a_week_and_a_month_begin_anew,
     who_waits_as_told_is_admitted,
     a_window_is_full_again_when_it_said,
 }

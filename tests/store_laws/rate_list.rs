@@ -1,5 +1,5 @@
-//! A store of rate limits that is a list of everything that was taken: a model too simple to be wrong, with a defect if that is
-//! asked for.
+//! A store of rate limits that is a list of everything that was taken: a model too simple to be
+//! wrong, with a defect if that is asked for.
 
 use std::{
     collections::HashMap,
@@ -17,6 +17,9 @@ use tollgate::{
 };
 
 use crate::engines::Time;
+
+/// In seconds.
+const WEEK: i64 = 7 * 86_400;
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,7 @@ pub(crate) enum Defect {
     CountsFixedPeriods,
     CountsDaysInUtc,
     MonthsOfThirtyDays,
+    WeeksFromThursday,
     WaitsTooBriefly,
     IsFullBeforeItSaid,
 }
@@ -268,8 +272,12 @@ impl View<'_> {
         if self.listed.has(Defect::CountsDaysInUtc) && end - start == 86_400 {
             start = now.as_second() / 86_400 * 86_400;
             end = start + 86_400;
-        } else if self.listed.has(Defect::MonthsOfThirtyDays) && end - start > 86_400 {
+        } else if self.listed.has(Defect::MonthsOfThirtyDays) && end - start > WEEK {
             end = start + 30 * 86_400;
+        } else if self.listed.has(Defect::WeeksFromThursday) && end - start == WEEK {
+            // The first of January 1970 was one.
+            start = now.as_second() / WEEK * WEEK;
+            end = start + WEEK;
         }
         Some((start, end))
     }

@@ -68,7 +68,7 @@ rate_laws! {
     a_correction_reaches_only_the_windows_that_it_names: CorrectsAllWindows | CorrectsEverybody,
     a_bucket_admits_exactly_what_its_rate_says: DrainsFaster | DrainsSlower,
     a_strict_window_holds_its_number_in_every_period: FreesAtOnce | CountsFixedPeriods | DrainsSlower,
-    a_day_and_a_month_begin_anew: CountsDaysInUtc | MonthsOfThirtyDays,
+    a_day_a_week_and_a_month_begin_anew: CountsDaysInUtc | WeeksFromThursday | MonthsOfThirtyDays,
     who_waits_as_told_is_admitted: WaitsTooBriefly,
     a_window_is_full_again_when_it_said: IsFullBeforeItSaid,
 }

@@ -36,7 +36,7 @@ pub use counting::{
     what_costs_nothing_is_admitted_and_takes_nothing,
 };
 pub use time::{
-    a_bucket_admits_exactly_what_its_rate_says, a_day_and_a_month_begin_anew,
+    a_bucket_admits_exactly_what_its_rate_says, a_day_a_week_and_a_month_begin_anew,
     a_strict_window_holds_its_number_in_every_period, a_window_is_full_again_when_it_said,
     who_waits_as_told_is_admitted,
 };

@@ -84,10 +84,14 @@ pub async fn a_strict_window_holds_its_number_in_every_period<S: RateStore>(stor
     }
 }
 
-/// A calendar window holds its number from one midnight of its zone to the next, or from the first of a month to the next, and
-/// who is refused is told to wait for that.
-pub async fn a_day_and_a_month_begin_anew<S: RateStore>(store: S, clock: Time) {
-    let periods = [CalendarPeriod::Day, CalendarPeriod::Month];
+/// A calendar window holds its number from one midnight of its zone to the next, from Monday to Monday
+/// or from the first of a month to the next, and who is refused is told to wait for that.
+pub async fn a_day_a_week_and_a_month_begin_anew<S: RateStore>(store: S, clock: Time) {
+    let periods = [
+        CalendarPeriod::Day,
+        CalendarPeriod::Week,
+        CalendarPeriod::Month,
+    ];
     let mut quotas = periods.map(|period| Quota::calendar(period, 3)).to_vec();
     // Where the machine knows no zones there is one law less.
     if let Ok(zone) = Zone::named("Asia/Kolkata") {

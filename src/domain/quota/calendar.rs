@@ -1,4 +1,4 @@
-//! Days and months of a time zone.
+//! Days, weeks and months of a time zone.
 
 use std::{
     sync::{Arc, Mutex},
@@ -15,6 +15,8 @@ use crate::{domain::clock::Timestamp, sync::lock};
 pub enum CalendarPeriod {
     /// From midnight to midnight.
     Day,
+    /// From Monday to the next (ISO 8601).
+    Week,
     /// From the first of a month to the next.
     Month,
 }
@@ -23,6 +25,7 @@ impl CalendarPeriod {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Day => "day",
+            Self::Week => "week",
             Self::Month => "month",
         }
     }
@@ -30,6 +33,7 @@ impl CalendarPeriod {
     pub(super) const fn nominal(self) -> Duration {
         Duration::from_secs(match self {
             Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
             Self::Month => 30 * 86_400,
         })
     }
@@ -37,6 +41,7 @@ impl CalendarPeriod {
     fn span(self, periods: i64) -> Span {
         match self {
             Self::Day => periods.days(),
+            Self::Week => periods.weeks(),
             Self::Month => periods.months(),
         }
     }
@@ -56,8 +61,8 @@ pub struct Zone(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     zone: TimeZone,
-    /// The day and the month looked up last.
-    latest: Mutex<[Option<Bounds>; 2]>,
+    /// The day, the week and the month looked up last.
+    latest: Mutex<[Option<Bounds>; 3]>,
 }
 
 /// The starts of four consecutive windows, in seconds since 1970-01-01T00:00:00Z: the previous one,
@@ -106,9 +111,10 @@ impl Zone {
     pub(crate) fn bounds(&self, period: CalendarPeriod, now: Timestamp) -> Bounds {
         let second = now.as_second();
         let mut latest = lock(&self.0.latest);
-        let [day, month] = &mut *latest;
+        let [day, week, month] = &mut *latest;
         let slot = match period {
             CalendarPeriod::Day => day,
+            CalendarPeriod::Week => week,
             CalendarPeriod::Month => month,
         };
         let covers = |bounds: &Bounds| {
@@ -125,6 +131,10 @@ impl Zone {
         let local = now.to_zoned(self.0.zone.clone());
         let first = match period {
             CalendarPeriod::Day => Ok(local),
+            CalendarPeriod::Week => {
+                let since_monday = local.weekday().to_monday_zero_offset();
+                local.checked_sub(since_monday.days())
+            }
             CalendarPeriod::Month => local.first_of_month(),
         };
         // At the ends of the time range, where no such day exists, the window is the moment itself.
@@ -170,17 +180,46 @@ mod tests {
         );
     }
 
+    /// The window that `now` lies in, as two moments in UTC.
+    fn window(zone: &Zone, period: CalendarPeriod, now: &str) -> [String; 2] {
+        let (start, end) = zone.bounds(period, now.parse().unwrap()).window();
+        [start, end].map(|second| Timestamp::from_second(second).unwrap().to_string())
+    }
+
+    #[test]
+    fn a_week_begins_on_monday_at_the_zone_s_midnight() {
+        let zone = Zone::named("Europe/Amsterdam").unwrap();
+        let window = |now: &str| window(&zone, CalendarPeriod::Week, now);
+        // The clocks are turned on Sunday, the 29th of March.
+        let week = ["2026-03-22T23:00:00Z", "2026-03-29T22:00:00Z"];
+        assert_eq!(window("2026-03-22T23:00:00Z"), week);
+        assert_eq!(window("2026-03-26T12:00:00Z"), week);
+        assert_eq!(window("2026-03-29T21:59:59Z"), week);
+        assert_eq!(
+            window("2026-03-29T22:00:00Z"),
+            ["2026-03-29T22:00:00Z", "2026-04-05T22:00:00Z"]
+        );
+        // A year's end in the middle of a week.
+        assert_eq!(
+            window("2027-01-01T00:00:00Z"),
+            ["2026-12-27T23:00:00Z", "2027-01-03T23:00:00Z"]
+        );
+        let Bounds(bounds) = zone.bounds(
+            CalendarPeriod::Week,
+            "2026-03-26T12:00:00Z".parse().unwrap(),
+        );
+        let hours: Vec<_> = bounds
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]) / 3_600)
+            .collect();
+        assert_eq!(hours, [168, 167, 168]);
+    }
+
     #[test]
     fn a_month_ends_at_the_zone_s_midnight() {
         let zone = Zone::named("Europe/Amsterdam").unwrap();
-        let window = |now: &str| {
-            let (start, end) = zone
-                .bounds(CalendarPeriod::Month, now.parse().unwrap())
-                .window();
-            let text = |second| Timestamp::from_second(second).unwrap().to_string();
-            (text(start), text(end))
-        };
-        let march = ("2026-02-28T23:00:00Z".into(), "2026-03-31T22:00:00Z".into());
+        let window = |now: &str| window(&zone, CalendarPeriod::Month, now);
+        let march = ["2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z"];
         assert_eq!(window("2026-02-28T23:00:00Z"), march);
         assert_eq!(window("2026-03-31T21:59:59Z"), march);
         assert_ne!(window("2026-03-31T22:00:00Z"), march);

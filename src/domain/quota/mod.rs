@@ -25,7 +25,7 @@ use crate::domain::clock::Timestamp;
 /// `Quota::per_minute(60)` admits 60 requests at once and one more each second; in any rolling
 /// minute it admits fewer than 120. A [`strict`](Self::strict) quota admits at most its number in
 /// any rolling period. A [calendar](Self::calendar) quota admits its number from one midnight to
-/// the next, or from the first of one month to the first of the next.
+/// the next, from Monday to Monday, or from the first of one month to the first of the next.
 ///
 /// ```
 /// use std::time::Duration;
@@ -94,8 +94,7 @@ impl Quota {
         Self::of("custom", limit, period)
     }
 
-    /// `limit` requests from one midnight to the next, or from the first of one month to the first
-    /// of the next, in UTC unless [`in_zone`](Self::in_zone).
+    /// `limit` requests in each day, week or month, in UTC unless [`in_zone`](Self::in_zone).
     ///
     /// ```
     /// use tollgate::quota::{CalendarPeriod, Quota, Zone};
@@ -162,7 +161,7 @@ impl Quota {
         self
     }
 
-    /// The zone whose days or months a calendar quota counts; other quotas ignore it.
+    /// The zone whose days, weeks or months a calendar quota counts; other quotas ignore it.
     #[must_use]
     pub fn in_zone(mut self, zone: Zone) -> Self {
         if let Rule::Calendar(_, of) = &mut self.rule {
@@ -201,7 +200,7 @@ impl Quota {
         }
     }
 
-    /// The period; for a calendar quota nominally 24 hours or 30 days.
+    /// The period; for a calendar quota nominally 24 hours, 7 or 30 days.
     #[must_use]
     pub const fn period(&self) -> Duration {
         self.period
@@ -213,7 +212,7 @@ impl Quota {
         matches!(self.rule, Rule::Strict)
     }
 
-    /// The day or month that contains `now`, for a store of one's own: its first second, and the
+    /// The day, week or month that contains `now`, for a store of one's own: its first second, and the
     /// first after it, since 1970-01-01T00:00:00Z. `None` if this is no calendar quota.
     ///
     /// ```

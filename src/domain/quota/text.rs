@@ -30,10 +30,19 @@ enum WrittenRule {
     Rolling,
     Strict,
     CalendarDay,
+    CalendarWeek,
     CalendarMonth,
 }
 
 impl WrittenRule {
+    const fn calendar(period: CalendarPeriod) -> Self {
+        match period {
+            CalendarPeriod::Day => Self::CalendarDay,
+            CalendarPeriod::Week => Self::CalendarWeek,
+            CalendarPeriod::Month => Self::CalendarMonth,
+        }
+    }
+
     #[expect(
         clippy::trivially_copy_pass_by_ref,
         reason = "serde hands a reference over"
@@ -48,8 +57,7 @@ impl Serialize for Quota {
         let (rule, zone) = match &self.rule {
             Rule::Rolling => (WrittenRule::Rolling, None),
             Rule::Strict => (WrittenRule::Strict, None),
-            Rule::Calendar(CalendarPeriod::Day, zone) => (WrittenRule::CalendarDay, Some(zone)),
-            Rule::Calendar(CalendarPeriod::Month, zone) => (WrittenRule::CalendarMonth, Some(zone)),
+            Rule::Calendar(period, zone) => (WrittenRule::calendar(*period), Some(zone)),
         };
         let period_ms = u64::try_from(self.period.as_millis()).ok();
         Written {
@@ -76,13 +84,13 @@ impl<'de> Deserialize<'de> for Quota {
             Some(name) => Zone::named(name).map_err(D::Error::custom),
             None => Ok(Zone::utc()),
         };
+        let calendar = |period| Ok(Self::calendar(period, limit).in_zone(zone()?));
         let quota = match written.rule {
             WrittenRule::Rolling => Self::per(period()?, limit),
             WrittenRule::Strict => Self::per(period()?, limit).strict(),
-            WrittenRule::CalendarDay => Self::calendar(CalendarPeriod::Day, limit).in_zone(zone()?),
-            WrittenRule::CalendarMonth => {
-                Self::calendar(CalendarPeriod::Month, limit).in_zone(zone()?)
-            }
+            WrittenRule::CalendarDay => calendar(CalendarPeriod::Day)?,
+            WrittenRule::CalendarWeek => calendar(CalendarPeriod::Week)?,
+            WrittenRule::CalendarMonth => calendar(CalendarPeriod::Month)?,
         };
         let burst = written.burst.unwrap_or(written.limit);
         Ok(quota.named(&written.name).burst(burst.get()))
@@ -114,6 +122,7 @@ mod tests {
             Quota::per_minute(60).burst(5).named("short"),
             Quota::per(Duration::from_millis(1_500), 7).strict(),
             Quota::calendar(CalendarPeriod::Day, 1_000),
+            Quota::calendar(CalendarPeriod::Week, 5_000),
             Quota::calendar(CalendarPeriod::Month, 10_000).in_zone(zone),
         ]);
         let text = serde_json::to_string(&quotas).unwrap();

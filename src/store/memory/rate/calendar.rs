@@ -1,4 +1,4 @@
-//! A window that is a day or a month in some time zone.
+//! A window that is a day, a week or a month in some time zone.
 //!
 //! Its word holds the window's first second in the upper half and the units used in the lower half.
 
@@ -12,7 +12,7 @@ use crate::{
     store::WindowReading,
 };
 
-/// A day or a month and what was used in it.
+/// A day, a week or a month, and what was used in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CalendarWindow {
     /// Its first second.
