@@ -1,5 +1,5 @@
-//! What it costs that a stream's `usage` is read while it passes: 100 MB of server-sent events through the spending limit and a
-//! socket, metered and not, by turns.
+//! What it costs that a stream's `usage` is read while it passes: 100 MB of server-sent events
+//! through the spending limit and a socket, their own or a provider's, metered and not, by turns.
 //!
 //! `cargo bench --bench streams`
 #![allow(
@@ -13,6 +13,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -21,7 +22,8 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -30,6 +32,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::JoinHandle,
 };
 use tollgate::{
     CostSource, CredentialKind, Price, PriceTable, Principal, SpendingLimitLayer,
@@ -37,7 +40,7 @@ use tollgate::{
     store::{AccountId, Ledger, MemoryStore},
     usage::Credit,
 };
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const TOTAL: usize = 100_000_000;
 const ROUNDS: usize = 11;
@@ -132,39 +135,124 @@ async fn passed(ledger: &MemoryStore, source: CostSource, stream: &Stream) -> Du
     started.elapsed()
 }
 
-/// Through hyper and a socket, to a client that reads and forgets.
-async fn sent(ledger: &MemoryStore, source: CostSource, stream: &Stream) -> Duration {
-    let stream = stream.clone();
-    let handler = service_fn(move |_| {
-        let answer = answer(&stream);
-        async { Ok::<_, Infallible>(answer) }
-    });
-    let limited = layer(ledger, source).layer(handler);
-    let service = service_fn(move |mut request: Request<_>| {
-        let principal = Principal::builder("user-1", CredentialKind::ApiKey).build();
-        request.extensions_mut().insert(principal);
-        limited.clone().oneshot(request)
-    });
+/// Serves one connection on a socket of its own; returns its address and its end.
+async fn served<S, B>(service: S) -> (SocketAddr, JoinHandle<()>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = BoxError>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
         let builder = auto::Builder::new(TokioExecutor::new());
-        let service = TowerToHyperService::new(service);
-        let _ = builder
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
+        let connection =
+            builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
+        let _ = connection.await;
     });
+    (address, server)
+}
+
+/// It answers with the stream, or passes on the answer of a provider on another socket.
+#[derive(Clone, Copy)]
+enum Handler {
+    Streams,
+    Relays,
+}
+
+async fn relayed(provider: SocketAddr) -> Result<Response<Incoming>, BoxError> {
+    let socket = TcpStream::connect(provider).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    tokio::spawn(connection);
+    let request = Request::post("/chat").header("host", "provider");
+    let request = request
+        .header("connection", "close")
+        .body(Empty::<Bytes>::new())?;
+    Ok(sender.send_request(request).await?)
+}
+
+/// Through hyper and a socket, to a client that reads and forgets.
+async fn sent(
+    ledger: &MemoryStore,
+    source: CostSource,
+    stream: &Stream,
+    handler: Handler,
+) -> Duration {
+    let stream = stream.clone();
+    let own = service_fn(move |_: Request<Incoming>| {
+        let answer = answer(&stream);
+        async { Ok::<_, BoxError>(answer) }
+    });
+    let limited = layer(ledger, source);
+    let known = |mut request: Request<Incoming>| {
+        let principal = Principal::builder("user-1", CredentialKind::ApiKey).build();
+        request.extensions_mut().insert(principal);
+        request
+    };
+    let mut others = Vec::new();
+    let (address, server) = match handler {
+        Handler::Streams => {
+            served(
+                ServiceBuilder::new()
+                    .map_request(known)
+                    .layer(limited)
+                    .service(own),
+            )
+            .await
+        }
+        Handler::Relays => {
+            let (provider, sending) = served(own).await;
+            others.push(sending);
+            let relaying = service_fn(move |_: Request<Incoming>| relayed(provider));
+            served(
+                ServiceBuilder::new()
+                    .map_request(known)
+                    .layer(limited)
+                    .service(relaying),
+            )
+            .await
+        }
+    };
     let mut client = TcpStream::connect(address).await.unwrap();
     let mut room = vec![0; 262_144];
     let started = Instant::now();
     let head =
         b"POST /chat HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     client.write_all(head).await.unwrap();
-    while client.read(&mut room).await.unwrap() > 0 {}
+    let mut bytes = 0;
+    loop {
+        match client.read(&mut room).await.unwrap() {
+            0 => break,
+            read => bytes += read,
+        }
+    }
     let spent = started.elapsed();
+    assert!(bytes >= TOTAL / 100 * 99, "{bytes} bytes came");
     server.await.unwrap();
+    for other in others {
+        other.await.unwrap();
+    }
     spent
+}
+
+/// The median times in ms of a stream unread and read, and the share that reading adds.
+async fn by_turns(ledger: &MemoryStore, stream: &Stream, handler: Handler) -> (f64, f64, f64) {
+    let (mut plain, mut metered, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        // What the machine does meanwhile falls on both sides of a turn.
+        let before = sent(ledger, CostSource::Handler, stream, handler).await;
+        let read = sent(ledger, CostSource::Body, stream, handler).await;
+        let unread = (before + sent(ledger, CostSource::Handler, stream, handler).await) / 2;
+        shares.push((read.as_secs_f64() / unread.as_secs_f64() - 1.0) * 100.0);
+        plain.push(unread);
+        metered.push(read);
+    }
+    shares.sort_unstable_by(f64::total_cmp);
+    (middle(plain), middle(metered), shares[ROUNDS / 2])
 }
 
 fn middle(mut spent: Vec<Duration>) -> f64 {
@@ -183,7 +271,8 @@ async fn main() {
     ledger.credit(credit).await.unwrap();
     println!("100 MB of server-sent events, ms; the median of {ROUNDS} turns:");
     println!(
-        "pieces             in process: plain  metered   through a socket: plain  metered  share"
+        "pieces             in process: plain  metered   through a socket: plain  metered  share   \
+         relayed from another: plain  metered  share"
     );
     let sizes = [
         ("an event each", None),
@@ -194,22 +283,16 @@ async fn main() {
     ];
     for (name, size) in sizes {
         let stream = stream(size);
-        let mut times = [const { Vec::new() }; 4];
-        let mut shares = Vec::new();
+        let (mut unread, mut read) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            times[0].push(passed(&ledger, CostSource::Handler, &stream).await);
-            times[1].push(passed(&ledger, CostSource::Body, &stream).await);
-            // What the machine does meanwhile falls on both sides of a turn.
-            let before = sent(&ledger, CostSource::Handler, &stream).await;
-            let metered = sent(&ledger, CostSource::Body, &stream).await;
-            let plain = (before + sent(&ledger, CostSource::Handler, &stream).await) / 2;
-            shares.push((metered.as_secs_f64() / plain.as_secs_f64() - 1.0) * 100.0);
-            times[2].push(plain);
-            times[3].push(metered);
+            unread.push(passed(&ledger, CostSource::Handler, &stream).await);
+            read.push(passed(&ledger, CostSource::Body, &stream).await);
         }
-        shares.sort_unstable_by(f64::total_cmp);
-        let [a, b, c, d] = times.map(middle);
-        let share = shares[ROUNDS / 2];
-        println!("{name:16} {a:>18.1} {b:>8.1} {c:>25.1} {d:>8.1} {share:>+5.1} %");
+        let (a, b) = (middle(unread), middle(read));
+        let (c, d, sent) = by_turns(&ledger, &stream, Handler::Streams).await;
+        let (e, f, relayed) = by_turns(&ledger, &stream, Handler::Relays).await;
+        println!(
+            "{name:16} {a:>18.1} {b:>8.1} {c:>25.1} {d:>8.1} {sent:>+5.1} % {e:>25.1} {f:>8.1} {relayed:>+5.1} %"
+        );
     }
 }
