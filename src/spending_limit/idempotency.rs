@@ -315,9 +315,9 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    pub(super) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
+    pub(super) fn head(&mut self, status: StatusCode, headers: HeaderMap) {
         self.status = status;
-        self.headers = headers.clone();
+        self.headers = headers;
     }
 
     pub(super) fn data(&mut self, piece: &[u8]) {

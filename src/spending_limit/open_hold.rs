@@ -16,6 +16,7 @@ use super::{
     price::{Demand, RequestLength},
     renewal::HoldRenewal,
     requested_use::{HeldUse, RequestedUse},
+    terms::CostHeaders,
 };
 use crate::{
     domain::{
@@ -24,7 +25,7 @@ use crate::{
         usage::{Call, Hold, Outcome, Settlement, Tags, UsageDetails},
     },
     store::StoreFuture,
-    wire::{CostFigures, GrpcCallStatus, UsageReader, is_encoded},
+    wire::{CostFigures, GrpcCallStatus, UsageReader, is_encoded, remove_what_was_left},
 };
 
 /// What was set aside for a call.
@@ -226,8 +227,17 @@ impl OpenHold {
         if self.seen.reader.is_none() && self.price.is_by_use() {
             self.seen.is_encoded = is_encoded(headers);
         }
+    }
+
+    /// Keeps the answer's head for retries, once the cost headers are in it.
+    pub(super) fn keep_head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let has_cost_headers = self.shared.terms.headers == CostHeaders::On;
         if let Some(recording) = &mut self.recording {
-            recording.head(status, headers);
+            let mut kept = headers.clone();
+            if has_cost_headers {
+                remove_what_was_left(&mut kept);
+            }
+            recording.head(status, kept);
         }
     }
 

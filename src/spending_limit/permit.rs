@@ -38,6 +38,7 @@ impl Permit for SpendingPermit {
         if self.0.shared.terms.headers == CostHeaders::On {
             self.0.write_cost_headers(response.headers);
         }
+        self.0.keep_head(response.status, response.headers);
         if self.0.seen.has_failed() {
             // It costs nothing, whatever its body says; an outer layer may rewrite the body.
             return match self.0.settle(Outcome::Failed) {

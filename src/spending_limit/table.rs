@@ -107,7 +107,8 @@ impl PriceTable {
         self.add(method, pattern, Pricing::Each(Arc::new(price)))
     }
 
-    /// Sets the price of a route to one that may change while the server runs.
+    /// Sets the price of a route to one that may change while the server runs. [`LivePrice`] says
+    /// which price a call has.
     ///
     /// # Errors
     /// As for [`route`](Self::route); the price is valid.

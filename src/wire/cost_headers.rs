@@ -50,6 +50,13 @@ impl CostFigures {
     }
 }
 
+/// Removes what is true at one moment only: a repeated answer says what its call cost, not what was
+/// left then.
+pub(crate) fn remove_what_was_left(headers: &mut HeaderMap) {
+    headers.remove(BALANCE_LEFT);
+    headers.remove(BUDGET_LEFT);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@
 
 mod certificates;
 mod connections;
+mod live_price;
 mod money;
 mod refusals;
 #[path = "../support/mod.rs"]
