@@ -16,7 +16,8 @@ use std::{
 use tollgate::{
     RequestId,
     books::{Balance, Budget, HoldRefusal},
-    budget::{BudgetWindow, SpendingLimits, Windows},
+    budget::{BudgetWindow, Calendar, SpendingLimits, Windows},
+    clock::Timestamp,
     store::{AccountId, BudgetId},
     usage::{Expiry, Hold, HoldId, HoldRequest},
 };
@@ -67,6 +68,8 @@ pub(crate) struct Oracle {
     /// By the settlement that is under way.
     crossed: HashMap<(BudgetId, BudgetWindow), Vec<Crossed>>,
     rolling: HashMap<(AccountId, BudgetId), Rolling>,
+    /// The latest day and month that each budget has seen: it counts and tells nothing of others.
+    windows: HashMap<(AccountId, BudgetId), Windows>,
     /// The time of day.
     second: i64,
     elapsed: Duration,
@@ -74,6 +77,8 @@ pub(crate) struct Oracle {
     /// Of those: charged late.
     pub(crate) charged_late: usize,
     pub(crate) alerts: usize,
+    /// Of calls that ended without their owner.
+    pub(crate) alerts_of_expired: usize,
     /// Settlements that crossed several soft limits of one window.
     pub(crate) alerts_together: usize,
 }
@@ -137,6 +142,14 @@ impl Oracle {
         }
     }
 
+    /// The same, where the budget sees the day and the month too.
+    fn look_at(&mut self, account: &AccountId, budget: &BudgetId, windows: Windows) {
+        self.look(account, budget);
+        let place = (account.clone(), budget.clone());
+        let seen = self.windows.entry(place).or_default();
+        (seen.day, seen.month) = (seen.day.max(windows.day), seen.month.max(windows.month));
+    }
+
     fn repeats(&self, request: &HoldRequest, now: Duration) -> Option<HoldRefusal> {
         let wish = request.idempotency.as_ref()?;
         let place = (request.call.account.clone(), Arc::clone(&wish.key));
@@ -190,7 +203,7 @@ impl Oracle {
             Err(refusal) => return assert_eq!(repeats, Some(*refusal)),
         };
         for budget in &in_order(&request.budgets) {
-            self.look(account, budget);
+            self.look_at(account, budget, windows);
         }
         assert!(amount >= 0, "granted less than nothing");
         assert!(covered, "granted what wasn't there");
@@ -250,7 +263,10 @@ impl Oracle {
                 let before = *settled;
                 *settled += charged;
                 let after = *settled;
-                self.note_crossed((&hold.account, budget), window, (before, after));
+                let seen = self.windows[&(hold.account.clone(), budget.clone())];
+                if begin(window, seen) == from {
+                    self.note_crossed((&hold.account, budget), window, (before, after));
+                }
             }
             self.look(&hold.account, budget);
             let place = (hold.account.clone(), budget.clone());
@@ -299,7 +315,6 @@ impl Oracle {
 
     pub(crate) fn settle(&mut self, id: HoldId, charged: i64) {
         let charged = i128::from(charged);
-        self.crossed.clear();
         if self.end(id, charged).is_none() {
             self.settle_late(id, charged);
         }
@@ -332,16 +347,11 @@ impl Oracle {
         let place = (account.clone(), budget.clone());
         let before = self.limits.insert(place.clone(), to.clone());
         self.keep_told(&place, before.as_ref(), &to);
+        let now = Timestamp::from_second(self.second).unwrap();
+        self.look_at(account, budget, Calendar::utc().windows(now));
         if let Some(limit) = to.rolling {
-            let second = self.second;
-            self.rolling.entry(place).or_insert_with(|| Rolling {
-                window: limit.window,
-                charges: Vec::new(),
-                seen: second,
-                told: HashMap::new(),
-            });
+            self.count_in(place, limit.window);
         }
-        self.look(account, budget);
     }
 
     pub(crate) fn delivered(&mut self, id: HoldId) {

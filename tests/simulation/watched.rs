@@ -73,10 +73,18 @@ impl Watched {
         }
     }
 
-    /// Every look at an account ends what is over in it.
+    /// Every look at an account ends what is over in it, and tells what that crosses.
     pub(crate) fn expire(&self, account: &AccountId) {
         let (now, second) = (self.clock.elapsed(), self.clock.now().as_second());
-        self.oracle.lock().unwrap().expire(account, now, second);
+        let mut oracle = self.oracle.lock().unwrap();
+        oracle.expire(account, now, second);
+        at_once(self.store.balance(account)).unwrap();
+        oracle.check_told_of_expired(account, &self.heard());
+    }
+
+    /// What was told since it was asked last.
+    fn heard(&self) -> Vec<SpendingAlert> {
+        std::mem::take(&mut *self.alerts.lock().unwrap())
     }
 
     /// The windows in which a hold has to count: the latest that any of its budgets has seen.
@@ -105,7 +113,7 @@ impl Watched {
         let now = self.clock.elapsed();
         let mut oracle = self.oracle.lock().unwrap();
         oracle.hold(request, windows, now, &answer);
-        self.alerts.lock().unwrap().clear();
+        assert_eq!(self.heard(), [], "a hold tells nothing");
         Ok(answer)
     }
 }
@@ -132,16 +140,10 @@ impl Ledger for Watched {
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()> {
         self.expire(&hold.call.account);
         let (id, charged) = (hold.id, settlement.charged.nanos());
-        // What was resolved just now has been told of.
-        self.alerts.lock().unwrap().clear();
-        // The look that ends what is over.
-        at_once(self.store.balance(&hold.call.account)).unwrap();
-        self.alerts.lock().unwrap().clear();
         at_once(self.store.settle(hold, settlement)).unwrap();
         let mut oracle = self.oracle.lock().unwrap();
         oracle.settle(id, charged);
-        let told = std::mem::take(&mut *self.alerts.lock().unwrap());
-        oracle.check_told(&told);
+        oracle.check_told(&self.heard());
         let back = self.dice.roll(3);
         StoreFuture::new(async move {
             Steps(back).await;

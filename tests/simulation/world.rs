@@ -38,10 +38,12 @@ pub(crate) struct Tally {
     alerts: usize,
     /// Settlements that crossed several soft limits of one window.
     alerts_together: usize,
+    /// Of calls that ended without their owner.
+    alerts_of_expired: usize,
 }
 
 impl Tally {
-    fn counts(&self) -> [usize; 14] {
+    fn counts(&self) -> [usize; 15] {
         [
             self.granted,
             self.refused,
@@ -57,6 +59,7 @@ impl Tally {
             self.given_back,
             self.alerts,
             self.alerts_together,
+            self.alerts_of_expired,
         ]
     }
 
@@ -75,6 +78,7 @@ impl Tally {
         self.given_back += other.given_back;
         self.alerts += other.alerts;
         self.alerts_together += other.alerts_together;
+        self.alerts_of_expired += other.alerts_of_expired;
     }
 
     pub(crate) fn assert_all_happened(&self) {
@@ -377,6 +381,14 @@ impl World {
         Thresholds::new(some.map(Money::from_nanos)).unwrap()
     }
 
+    /// Often the same again.
+    fn thresholds_after(&self, before: &Thresholds) -> Thresholds {
+        match self.dice.one_in(2) {
+            true => before.clone(),
+            false => self.some_thresholds(),
+        }
+    }
+
     fn rolling(&self, seconds: u64, limit: Option<Money>, soft: Thresholds) -> RollingLimit {
         RollingLimit {
             window: RollingWindow::new(Duration::from_secs(seconds)).unwrap(),
@@ -388,17 +400,25 @@ impl World {
     fn set_limits(&mut self, account: &AccountId) {
         let place = usize::try_from(self.dice.roll(3)).unwrap();
         let budget = self.budgets[place].clone();
-        let (limit, soft) = (self.some_limit(), self.some_thresholds());
-        let rolling = self.rolling(WINDOWS[place], limit, soft);
+        let before = at_once(self.ledger.store.budget(account, &budget));
+        let before = before.unwrap().limits;
+        let known = before.rolling.map_or(Thresholds::NONE, |known| known.soft);
+        let (limit, soft) = (self.some_limit(), self.thresholds_after(&known));
+        // The same length again is the same window; another one recounts.
+        let length = match self.dice.one_in(4) {
+            true => *self.dice.pick(&WINDOWS),
+            false => WINDOWS[place],
+        };
+        let rolling = self.rolling(length, limit, soft);
         let limits = SpendingLimits {
             rolling: (!self.dice.one_in(4)).then_some(rolling),
             daily: self.some_limit(),
             monthly: self.some_limit(),
             total: self.some_limit().filter(|_| self.dice.one_in(4)),
             soft: SoftLimits {
-                daily: self.some_thresholds(),
-                monthly: self.some_thresholds(),
-                total: self.some_thresholds(),
+                daily: self.thresholds_after(&before.soft.daily),
+                monthly: self.thresholds_after(&before.soft.monthly),
+                total: self.thresholds_after(&before.soft.total),
             },
         };
         self.limit(account, &budget, limits);
@@ -494,5 +514,6 @@ impl World {
         self.tally.charged_late = oracle.charged_late;
         self.tally.alerts = oracle.alerts;
         self.tally.alerts_together = oracle.alerts_together;
+        self.tally.alerts_of_expired = oracle.alerts_of_expired;
     }
 }

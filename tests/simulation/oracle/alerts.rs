@@ -10,6 +10,19 @@ use super::Oracle;
 /// A limit, and what was spent when it was crossed.
 pub(super) type Crossed = (i64, i128);
 
+/// What was crossed, or told, by budget and window.
+type News = std::collections::HashMap<(BudgetId, BudgetWindow), Vec<Crossed>>;
+
+fn told_of(alerts: &[SpendingAlert]) -> News {
+    let mut told = News::new();
+    for alert in alerts {
+        let place = (alert.budget.clone(), alert.window);
+        let found = (alert.limit.nanos(), i128::from(alert.spent.nanos()));
+        told.entry(place).or_default().push(found);
+    }
+    told
+}
+
 fn soft(limits: &SpendingLimits, window: BudgetWindow) -> Thresholds {
     match window {
         BudgetWindow::Day => limits.soft.daily.clone(),
@@ -57,7 +70,8 @@ impl Oracle {
             }
         }
         if !crossed.is_empty() {
-            self.crossed.insert((budget.clone(), window), crossed);
+            let place = (budget.clone(), window);
+            self.crossed.entry(place).or_default().extend(crossed);
         }
     }
 
@@ -83,22 +97,27 @@ impl Oracle {
         }
     }
 
-    /// A settlement tells of all that it crossed, smallest first, and of nothing else. Of a day or a
-    /// month that is over it tells nothing.
+    /// A settlement tells of all that it crossed, smallest first, and of nothing else.
     pub(crate) fn check_told(&mut self, alerts: &[SpendingAlert]) {
-        let mut told = std::collections::HashMap::<_, Vec<Crossed>>::new();
-        for alert in alerts {
-            let place = (alert.budget.clone(), alert.window);
-            let found = (alert.limit.nanos(), i128::from(alert.spent.nanos()));
-            told.entry(place).or_default().push(found);
-        }
-        let mut crossed = std::mem::take(&mut self.crossed);
+        let told = told_of(alerts);
         self.alerts += alerts.len();
         self.alerts_together += usize::from(told.values().any(|told| told.len() > 1));
-        crossed.retain(|place, _| {
-            let may_be_over = matches!(place.1, BudgetWindow::Day | BudgetWindow::Month);
-            !may_be_over || told.contains_key(place)
-        });
-        assert_eq!(told, crossed);
+        assert_eq!(told, std::mem::take(&mut self.crossed));
+    }
+
+    /// So does a look that ends several calls, in any order: what was spent at each is not known.
+    pub(crate) fn check_told_of_expired(&mut self, account: &AccountId, alerts: &[SpendingAlert]) {
+        assert!(alerts.iter().all(|alert| alert.account == *account));
+        let limits = |news: News| {
+            let limits = news.into_iter().map(|(place, told)| {
+                let mut limits: Vec<i64> = told.into_iter().map(|(limit, _)| limit).collect();
+                limits.sort_unstable();
+                (place, limits)
+            });
+            limits.collect::<std::collections::HashMap<_, _>>()
+        };
+        self.alerts_of_expired += alerts.len();
+        let crossed = std::mem::take(&mut self.crossed);
+        assert_eq!(limits(told_of(alerts)), limits(crossed));
     }
 }

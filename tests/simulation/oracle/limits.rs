@@ -96,7 +96,7 @@ impl Oracle {
     /// A hold that a limit refuses has looked at budgets up to the one that refuses it.
     pub(super) fn look_until_refused(&mut self, request: &HoldRequest, windows: Windows) {
         for budget in in_order(&request.budgets) {
-            self.look(&request.call.account, &budget);
+            self.look_at(&request.call.account, &budget, windows);
             let gone = self.over_in(&budget, request, windows, Counted::ChargesAlone);
             if !gone.is_empty() {
                 return;
@@ -142,7 +142,7 @@ impl Oracle {
             Some(window) => assert!(available >= amount && over.contains(&window), "{over:?}"),
         }
         for budget in in_order(&request.budgets) {
-            self.look(&request.call.account, &budget);
+            self.look_at(&request.call.account, &budget, windows);
         }
     }
 }

@@ -44,7 +44,7 @@ impl Oracle {
                 let settled = self.settled.entry(place).or_default();
                 *settled = (*settled - amount).max(0);
             }
-            self.look(account, budget);
+            self.look_at(account, budget, *current);
             let (second, place) = (self.second, (account.clone(), budget.clone()));
             if let Some(rolling) = self.rolling.get_mut(&place) {
                 let call = row.map(|row| row.settled_at.as_second());
