@@ -61,6 +61,8 @@ pub(crate) struct Oracle {
     ended: HashSet<HoldId>,
     late: HashMap<HoldId, Late>,
     settled: HashMap<Window, i128>,
+    /// Where calls count, by their requests.
+    calls: HashMap<RequestId, refund::Counted>,
     /// What was given back of calls, by their positions.
     refunded: HashMap<u64, i128>,
     limits: HashMap<(AccountId, BudgetId), SpendingLimits>,
@@ -214,6 +216,12 @@ impl Oracle {
             i128::from(hold.left.account.nanos()),
             self.available(account) - amount
         );
+        let counted = refund::Counted {
+            budgets: distinct(&request.budgets),
+            windows,
+        };
+        let before = self.calls.insert(request.call.request_id.clone(), counted);
+        assert!(before.is_none(), "each call has its name");
         let open = Open {
             account: account.clone(),
             budgets: distinct(&request.budgets),

@@ -1,16 +1,19 @@
 //! Who does what next.
 
+mod limits;
 mod refunds;
+mod tally;
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use tollgate::{
-    budget::{RollingLimit, RollingWindow, SoftLimits, SpendingLimits, Thresholds},
+    budget::{SpendingLimits, Thresholds},
     clock::{Clock, Timestamp},
     money::Money,
-    store::{AccountId, BudgetId, Ledger, Page},
+    store::{AccountId, BudgetId, KeyId, Ledger, Page},
     usage::{
         Adjustment, Call, Credit, Expiry, Hold, HoldRequest, Idempotency, Outcome, Settlement,
+        UsageDetails,
     },
 };
 
@@ -20,71 +23,7 @@ use crate::{
     watched::{Watched, at_once},
 };
 
-/// How often things happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    granted: usize,
-    refused: usize,
-    settled: usize,
-    settled_again: usize,
-    lost: usize,
-    expired: usize,
-    charged_late: usize,
-    calls_done: usize,
-    calls_dropped: usize,
-    clock_set: usize,
-    paid_again: usize,
-    given_back: usize,
-    alerts: usize,
-    /// Settlements that crossed several soft limits of one window.
-    alerts_together: usize,
-    /// Of calls that ended without their owner.
-    alerts_of_expired: usize,
-}
-
-impl Tally {
-    fn counts(&self) -> [usize; 15] {
-        [
-            self.granted,
-            self.refused,
-            self.settled,
-            self.settled_again,
-            self.lost,
-            self.expired,
-            self.charged_late,
-            self.calls_done,
-            self.calls_dropped,
-            self.clock_set,
-            self.paid_again,
-            self.given_back,
-            self.alerts,
-            self.alerts_together,
-            self.alerts_of_expired,
-        ]
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.granted += other.granted;
-        self.refused += other.refused;
-        self.settled += other.settled;
-        self.settled_again += other.settled_again;
-        self.lost += other.lost;
-        self.expired += other.expired;
-        self.charged_late += other.charged_late;
-        self.calls_done += other.calls_done;
-        self.calls_dropped += other.calls_dropped;
-        self.clock_set += other.clock_set;
-        self.paid_again += other.paid_again;
-        self.given_back += other.given_back;
-        self.alerts += other.alerts;
-        self.alerts_together += other.alerts_together;
-        self.alerts_of_expired += other.alerts_of_expired;
-    }
-
-    pub(crate) fn assert_all_happened(&self) {
-        assert!(self.counts().iter().all(|count| *count > 100), "{self:?}");
-    }
-}
+pub(crate) use self::tally::Tally;
 
 pub(crate) struct World {
     dice: Dice,
@@ -98,6 +37,9 @@ pub(crate) struct World {
     calls: Vec<CallUnderWay>,
     begun: usize,
     payments: Vec<Credit>,
+    refunds: Vec<Adjustment>,
+    /// Whether nothing is given back to budgets but by the rows of calls that counted in them.
+    by_rows_alone: bool,
     tally: Tally,
 }
 
@@ -135,6 +77,8 @@ impl World {
             calls: Vec::new(),
             begun: 0,
             payments: Vec::new(),
+            refunds: Vec::new(),
+            by_rows_alone: seed % 2 == 0,
             tally: Tally::default(),
         };
         // Windows that roll are counted from the beginning.
@@ -173,9 +117,9 @@ impl World {
             15..=17 => self.begin_call(account),
             18..=24 => self.poll_a_call(),
             25 => self.drop_a_call(),
+            26 if self.dice.one_in(3) => self.adjust(account),
             26 => self.pay(account),
-            27 if self.dice.one_in(2) => self.refund(account),
-            27 => self.adjust(account),
+            27 => self.refund(account),
             28 => self.set_limits(account),
             29 => self.set_credit_line(account),
             30 => self.turn_the_clock(),
@@ -199,16 +143,21 @@ impl World {
             0 => *self.dice.pick(&[0, -1, i64::MAX, i64::MIN]),
             _ => self.dice.between(0, 30),
         };
+        let budgets = self.some_budgets();
+        let key = budgets
+            .iter()
+            .find(|budget| budget.as_str().starts_with("key"));
+        self.begun += 1;
         let request = HoldRequest {
             call: Call {
-                request_id: "request".into(),
+                request_id: format!("held-{}", self.begun).into(),
                 account: account.clone(),
                 principal: Arc::from("somebody"),
-                key: None,
+                key: key.map(|key| KeyId::new(key.as_str()).unwrap()),
                 route: Arc::from("POST /chat"),
                 started_at: self.ledger.clock.now(),
             },
-            budgets: self.some_budgets().into(),
+            budgets: budgets.into(),
             amount: Money::from_nanos(amount),
             lifetime: Duration::from_secs(self.dice.roll(200)),
             expiry: *self.dice.pick(&[Expiry::Release, Expiry::Charge]),
@@ -236,7 +185,8 @@ impl World {
         (count > 0).then(|| usize::try_from(self.dice.roll(count)).unwrap())
     }
 
-    fn settlement(&self, held: Money) -> Settlement {
+    fn settlement(&self, hold: &Hold) -> Settlement {
+        let held = hold.amount;
         let charged = match self.dice.roll(6) {
             0 => 0,
             1 => -5,
@@ -244,7 +194,19 @@ impl World {
             3 => held.nanos(),
             _ => self.dice.between(0, held.nanos().max(0)),
         };
-        Settlement::new(Money::from_nanos(charged), Outcome::Completed)
+        let mut settlement = Settlement::new(Money::from_nanos(charged), Outcome::Completed);
+        // As the gate does, where it is not the key's own budget alone.
+        let key = hold.call.key.as_ref().map(|key| key.as_str());
+        if hold
+            .budgets
+            .iter()
+            .any(|budget| Some(budget.as_str()) != key)
+        {
+            let mut details = UsageDetails::default();
+            details.budgets = hold.budgets.to_vec();
+            settlement.details = Some(Box::new(details));
+        }
+        settlement
     }
 
     fn settle(&mut self) {
@@ -253,7 +215,7 @@ impl World {
         };
         let hold = self.holds.swap_remove(place);
         self.replays.push(copy(&hold));
-        let settlement = self.settlement(hold.amount);
+        let settlement = self.settlement(&hold);
         drop(self.ledger.settle(hold, settlement));
         self.tally.settled += 1;
     }
@@ -266,7 +228,7 @@ impl World {
         if self.dice.one_in(4) {
             hold.id.instance ^= 1;
         }
-        let settlement = self.settlement(hold.amount);
+        let settlement = self.settlement(&hold);
         drop(self.ledger.settle(hold, settlement));
         self.tally.settled_again += 1;
     }
@@ -366,85 +328,6 @@ impl World {
             self.ledger.oracle.lock().unwrap().pay(account, amount);
         }
         self.ledger.clock.advance(Duration::from_nanos(1));
-    }
-
-    fn some_limit(&self) -> Option<Money> {
-        self.dice
-            .one_in(2)
-            .then(|| Money::from_nanos(self.dice.between(0, 200)))
-    }
-
-    /// Up to eight, of few amounts, so that some stay when others change, and close together, so that
-    /// a settlement crosses several.
-    fn some_thresholds(&self) -> Thresholds {
-        let some = (0..self.dice.roll(9)).map(|_| 4 * self.dice.between(0, 24));
-        Thresholds::new(some.map(Money::from_nanos)).unwrap()
-    }
-
-    /// Often the same again.
-    fn thresholds_after(&self, before: &Thresholds) -> Thresholds {
-        match self.dice.one_in(2) {
-            true => before.clone(),
-            false => self.some_thresholds(),
-        }
-    }
-
-    fn rolling(&self, seconds: u64, limit: Option<Money>, soft: Thresholds) -> RollingLimit {
-        RollingLimit {
-            window: RollingWindow::new(Duration::from_secs(seconds)).unwrap(),
-            limit,
-            soft,
-        }
-    }
-
-    fn set_limits(&mut self, account: &AccountId) {
-        let place = usize::try_from(self.dice.roll(3)).unwrap();
-        let budget = self.budgets[place].clone();
-        let before = at_once(self.ledger.store.budget(account, &budget));
-        let before = before.unwrap().limits;
-        let known = before.rolling.map_or(Thresholds::NONE, |known| known.soft);
-        let (limit, soft) = (self.some_limit(), self.thresholds_after(&known));
-        // The same length again is the same window; another one recounts.
-        let length = match self.dice.one_in(4) {
-            true => *self.dice.pick(&WINDOWS),
-            false => WINDOWS[place],
-        };
-        let rolling = self.rolling(length, limit, soft);
-        let limits = SpendingLimits {
-            rolling: (!self.dice.one_in(4)).then_some(rolling),
-            daily: self.some_limit(),
-            monthly: self.some_limit(),
-            total: self.some_limit().filter(|_| self.dice.one_in(4)),
-            soft: SoftLimits {
-                daily: self.thresholds_after(&before.soft.daily),
-                monthly: self.thresholds_after(&before.soft.monthly),
-                total: self.thresholds_after(&before.soft.total),
-            },
-        };
-        self.limit(account, &budget, limits);
-    }
-
-    fn limit(&self, account: &AccountId, budget: &BudgetId, limits: SpendingLimits) {
-        self.ledger.expire(account);
-        let set = self.ledger.set_limits(account, budget, limits.clone());
-        at_once(set).unwrap();
-        let mut oracle = self.ledger.oracle.lock().unwrap();
-        oracle.limits(account, budget, limits);
-    }
-
-    fn set_credit_line(&mut self, account: &AccountId) {
-        let line = self.dice.between(0, 60);
-        self.ledger.expire(account);
-        at_once(
-            self.ledger
-                .set_credit_line(account, Money::from_nanos(line)),
-        )
-        .unwrap();
-        self.ledger
-            .oracle
-            .lock()
-            .unwrap()
-            .credit_line(account, line);
     }
 
     /// The time of day alone, as an administrator would, back or forth by up to three days.

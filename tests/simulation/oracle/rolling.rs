@@ -26,7 +26,10 @@ impl Oracle {
         let (second, length) = (self.second, window.length().as_secs() as i64);
         let seen = self.windows[&place];
         let of = |window, from| (place.0.clone(), place.1.clone(), window, from);
-        let sure = [(BudgetWindow::Month, seen.month), (BudgetWindow::Day, seen.day)];
+        let sure = [
+            (BudgetWindow::Month, seen.month),
+            (BudgetWindow::Day, seen.day),
+        ];
         let sure = sure.into_iter().find(|(_, from)| second - from <= length);
         let sure = sure.map_or(0, |(window, from)| self.settled_in(&of(window, from)));
         match self.rolling.get_mut(&place) {
