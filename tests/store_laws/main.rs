@@ -28,6 +28,8 @@ mod lease_laws;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased;
 #[cfg(feature = "sqlite")]
+mod leased_changes;
+#[cfg(feature = "sqlite")]
 mod leased_failures;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leased_late;

@@ -3,6 +3,22 @@
 /// What such a ledger passes on as it is: all but the life of a call.
 macro_rules! pass_on_books {
     ($store:ident) => {
+        pass_on_all_but_limits!($store);
+
+        fn set_limits(
+            &self,
+            account: &AccountId,
+            budget: &BudgetId,
+            limits: SpendingLimits,
+        ) -> StoreFuture<Budget> {
+            self.$store.set_limits(account, budget, limits)
+        }
+    };
+}
+
+/// The same without what it changes in budgets.
+macro_rules! pass_on_all_but_limits {
+    ($store:ident) => {
         fn credit(&self, credit: Credit) -> StoreFuture<Balance> {
             self.$store.credit(credit)
         }
@@ -21,15 +37,6 @@ macro_rules! pass_on_books {
 
         fn snapshot(&self, account: &AccountId) -> StoreFuture<Snapshot> {
             self.$store.snapshot(account)
-        }
-
-        fn set_limits(
-            &self,
-            account: &AccountId,
-            budget: &BudgetId,
-            limits: SpendingLimits,
-        ) -> StoreFuture<Budget> {
-            self.$store.set_limits(account, budget, limits)
         }
 
         fn budget(&self, account: &AccountId, budget: &BudgetId) -> StoreFuture<Budget> {

@@ -267,18 +267,26 @@ impl LeasedLedger {
         account: &AccountId,
         change: impl FnOnce(&dyn LeaseStore) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
-        if !self.accounts.has_lease(account) {
-            return change(&*self.accounts.store);
-        }
-        let accounts = Arc::clone(&self.accounts);
-        let account = account.clone();
+        let (accounts, account) = (Arc::clone(&self.accounts), account.clone());
+        let begun = if accounts.has_lease(&account) {
+            Err(change)
+        } else {
+            Ok(change(&*accounts.store))
+        };
         StoreFuture::new(async move {
-            accounts.close(Some(&account));
-            accounts.until_cleared(Some(account.clone())).await?;
-            let answer = change(&*accounts.store).await?;
+            let answer = match begun {
+                Ok(begun) => begun.await?,
+                Err(change) => {
+                    accounts.close(Some(&account));
+                    accounts.until_cleared(Some(account.clone())).await?;
+                    change(&*accounts.store).await?
+                }
+            };
             // A lease may have been taken during the change.
-            accounts.close(Some(&account));
-            accounts.until_cleared(Some(account)).await?;
+            if accounts.has_lease(&account) {
+                accounts.close(Some(&account));
+                accounts.until_cleared(Some(account)).await?;
+            }
             Ok(answer)
         })
     }
