@@ -78,7 +78,7 @@ impl World {
             begun: 0,
             payments: Vec::new(),
             refunds: Vec::new(),
-            by_rows_alone: seed % 2 == 0,
+            by_rows_alone: seed.is_multiple_of(2),
             tally: Tally::default(),
         };
         // Windows that roll are counted from the beginning.
