@@ -269,7 +269,7 @@ async fn a_retry_that_the_price_of_now_does_not_admit_is_refused() {
     let gate = Gate::new().await;
     let of = |most| {
         let price = by_token().requested_output_max(most);
-        Price::from(price.cost_from(CostSource::Body))
+        price.cost_from(CostSource::Body)
     };
     let price = LivePrice::new(of(100)).unwrap();
     let reads = BodyDigestLayer::new().read_use("POST", "/chat", RequestShape::OpenAiChat);
