@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::HeaderName,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use support::{StartError, Stores, client_address, limit, optional, serve};
 use tollgate::{
@@ -32,7 +32,7 @@ use tollgate::{
     rate_limit::{Plans, RateLimitKey},
     rbac::{InvalidRoute, RouteTable},
     role::RoleSet,
-    store::{Ledger, StaticKeys},
+    store::{BudgetId, Ledger, StaticKeys},
     usage::Tags,
 };
 
@@ -60,6 +60,8 @@ const PLANS: [(&str, u32, u32); 2] = [("free", 20, 20_000), ("pro", 600, 1_000_0
 struct App {
     keys: Keyring,
     ledger: Arc<dyn Ledger>,
+    /// The budget of each account that all of its calls count in.
+    budget: BudgetId,
     http: reqwest::Client,
     /// Where the provider completes chats.
     chat: String,
@@ -82,6 +84,7 @@ async fn run() -> Result<(), StartError> {
     let app = App {
         keys: keys.with_roles(roles()),
         ledger,
+        budget: BudgetId::new("customer")?,
         http,
         chat,
     };
@@ -104,6 +107,7 @@ fn permissions() -> Result<RouteTable, InvalidRoute> {
         .route("POST", "/admin/keys", "manage")?
         .route("POST", "/admin/credits", "manage")?
         .route("POST", "/admin/refunds", "manage")?
+        .route("PUT", "/admin/limits", "manage")?
         .route("GET", USAGE, "manage")
 }
 
@@ -119,6 +123,7 @@ fn prices() -> Result<PriceTable, StartError> {
         .route("POST", "/admin/keys", Price::free())?
         .route("POST", "/admin/credits", Price::free())?
         .route("POST", "/admin/refunds", Price::free())?
+        .route("PUT", "/admin/limits", Price::free())?
         .route("GET", USAGE, Price::free())?)
 }
 
@@ -176,7 +181,9 @@ fn style() -> Denials {
 
 fn router(stores: &Stores, keys: KeyResolver, app: App) -> Result<Router, StartError> {
     let (requests, tokens) = limits();
+    let budget = app.budget.clone();
     let spending = SpendingLimitLayer::new(Arc::clone(&stores.ledger), prices()?)
+        .add_budget(move |_| Ok(Some(budget.clone())))
         .idempotency_keys(IdempotencyKeys::new())
         // A provider takes money for what nobody waits for any more.
         .unanswered_calls(Charging::Hold)
@@ -207,6 +214,7 @@ fn router(stores: &Stores, keys: KeyResolver, app: App) -> Result<Router, StartE
         .route("/admin/keys", post(office::create_key))
         .route("/admin/credits", post(office::credit))
         .route("/admin/refunds", post(office::refund))
+        .route("/admin/limits", put(office::set_limits))
         .route(USAGE, get(office::usage))
         .layer(gate)
         .with_state(app))

@@ -1,4 +1,4 @@
-//! The administrator's routes: keys, payments, refunds, and what was used.
+//! The administrator's routes: keys, payments, refunds, limits, and what was used.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ use tollgate::{
     UsageExport,
     audit::{Act, AuditAction, record},
     axum::{JsonBody, PathName},
-    books::Balance,
+    books::{Balance, Budget},
+    budget::SpendingLimits,
     denial::{Denial, DenialKind},
     keyring::NewKey,
     money::Money,
@@ -87,8 +88,7 @@ pub(crate) struct Refund {
     amount: Option<Money>,
 }
 
-/// Each call can be refunded once, to the budgets that its row tells of too. A gateway whose keys are
-/// rotated, and have spending limits, would also name the key's lineage.
+/// Each call can be refunded once, to the budgets that its row tells of too.
 pub(crate) async fn refund(
     State(app): State<App>,
     JsonBody(refund): JsonBody<Refund>,
@@ -104,6 +104,25 @@ pub(crate) async fn refund(
     let balance = app.ledger.adjust(row.refund(amount, reference)).await?;
     record(act);
     Ok(Json(balance))
+}
+
+/// What a customer may spend with all keys together, and at which amounts the log tells of it.
+#[derive(Deserialize)]
+pub(crate) struct Limited {
+    account: AccountId,
+    limits: SpendingLimits,
+}
+
+/// A limit that isn't there is none.
+pub(crate) async fn set_limits(
+    State(app): State<App>,
+    JsonBody(new): JsonBody<Limited>,
+) -> Result<Json<Budget>, Denial> {
+    let act = Act::new(AuditAction::new("account.limits")).target(new.account.as_str());
+    let set = app.ledger.set_limits(&new.account, &app.budget, new.limits);
+    let budget = set.await?;
+    record(act);
+    Ok(Json(budget))
 }
 
 pub(crate) async fn usage(

@@ -270,6 +270,46 @@ async fn a_refund_gives_a_call_back_once() {
     server.stop().await.without_panic();
 }
 
+/// Each chat costs $0.000129, of which the operator hears at the second.
+#[tokio::test]
+async fn the_operator_is_told_once_of_each_amount_that_a_customer_has_spent() {
+    let (_home, server) = start().await;
+    let keys = [
+        customer(&server, "ann").await,
+        key(&server, "ann", "pro").await,
+    ];
+    let limit = |limits: &Value| {
+        let new = json!({ "account": "ann", "limits": limits });
+        manage(server.put("/admin/limits")).json(&new)
+    };
+    let soft = json!({ "soft": { "total": [1, 0.0002] } });
+    let set = limit(&soft).send().await.expect(200);
+    assert_eq!(set.json()["limits"]["soft"]["total"], json!([0.0002, 1]));
+    refused(limit(&json!({ "soft": { "totle": 1 } })), 422).await;
+    refused(server.put("/admin/limits").key(&keys[0]).json(&soft), 403).await;
+    let ten = json!({ "max_tokens": 10 });
+    for key in [&keys[0], &keys[1], &keys[0]] {
+        chat(&server, key, &ten).send().await.expect(200);
+    }
+    let spent = limit(&json!({ "total": 0.0004, "soft": { "total": 0.0002 } }));
+    let spent = spent.send().await.expect(200);
+    assert_eq!(spent.json()["total"]["settled"], json!(0.000387));
+    refused(chat(&server, &keys[1], &ten), 402).await;
+    let ended = server.stop().await;
+    ended.without_panic();
+    let lines = ended.stderr.lines();
+    let told: Vec<_> = lines.filter(|line| line.contains("a soft limit")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    for words in [
+        "account=ann",
+        "budget=customer",
+        "window=Total",
+        "limit=$0.0002",
+    ] {
+        assert!(told[0].contains(words), "{}", told[0]);
+    }
+}
+
 #[tokio::test]
 async fn a_repeated_call_is_charged_once() {
     let (_home, server) = start().await;
