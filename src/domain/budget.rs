@@ -1,4 +1,91 @@
 //! Spending limits, and the windows in which spending is counted.
+//!
+//! # Alerts
+//!
+//! Besides the limit that refuses, a window has up to eight [thresholds](Thresholds) that only
+//! tell:
+//!
+//! | thresholds | of what was charged | told again |
+//! |---|---|---|
+//! | [`SoftLimits::daily`], [`monthly`](SoftLimits::monthly) | to calls that began in this day or month of the store's [`Calendar`] | in the next one |
+//! | [`SoftLimits::total`] | since the budget's first call | not |
+//! | [`RollingLimit::soft`] | in a span of the window's length that ends now | once that length has passed |
+//!
+//! - **A threshold is crossed by the settlement that brings the sum to it** or past it. The ledger
+//!   decides that in the step that charges, so of calls that end at once, in one process or in
+//!   many, one crosses it. What is only held doesn't count. After a refund that takes the sum below
+//!   it, it can be crossed again (in a rolling window not before its length has passed).
+//! - **At 100 percent of the limit it may come late or never:** a call whose hold doesn't fit is
+//!   refused before the limit is reached. To hear before clients are refused, set one at 80 or 90.
+//! - **An alert is told when the charge is written:** as a warning of `tracing` with the target
+//!   `tollgate::ledger`, and to the listener of the store (`on_alert` of its builder), if there is
+//!   one, in the process that wrote it. The listener must not block: hand the alert to a channel.
+//!   For a call that is charged because its process died, that is the process which notices.
+//! - **At most once.** Whatever is sent or tried again tells nothing twice. But nothing keeps an
+//!   alert: a process that ends just after the charge is written, or on Redis an answer that is
+//!   lost, loses it. What has been spent stays written
+//!   ([`Ledger::budget`](crate::store::Ledger::budget)).
+//! - **Behind a [`LeasedLedger`](crate::store::LeasedLedger)** the store hears of a charge when it
+//!   is reported (within 100 ms), and tells then. What is reported, or settled, when its day or
+//!   month has given way to the next counts in neither, and crosses no threshold of it.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tollgate::budget::{BudgetWindow, SoftLimits, SpendingLimits, Thresholds};
+//! use tollgate::store::{AccountId, BudgetId, Ledger, MemoryStore};
+//! # use tollgate::{RequestId, clock::{Clock, SystemClock}, money::Money};
+//! # use tollgate::usage::{Call, Credit, Expiry, Hold, HoldRequest, Outcome, Settlement};
+//!
+//! let (sender, alerts) = std::sync::mpsc::sync_channel(64);
+//! let ledger = MemoryStore::builder()
+//!     .on_alert(move |alert| drop(sender.try_send(alert.clone())))
+//!     .build();
+//! let (ann, key) = (AccountId::new("ann")?, BudgetId::new("key-1")?);
+//! let limits = SpendingLimits {
+//!     monthly: Some("10".parse()?),
+//!     soft: SoftLimits {
+//!         monthly: Thresholds::percent_of("10".parse()?, [50, 90])?,
+//!         ..SoftLimits::default()
+//!     },
+//!     ..SpendingLimits::default()
+//! };
+//! ledger.set_limits(&ann, &key, limits).await?;
+//! # ledger.credit(Credit { account: ann.clone(), amount: "100".parse()?, reference: "first".into() }).await?;
+//! # let spend = async |amount: &str| {
+//! #     let amount: Money = amount.parse().unwrap();
+//! #     let hold = HoldRequest {
+//! #         call: Call {
+//! #             request_id: RequestId::generate(), account: ann.clone(), principal: "ann".into(), key: None,
+//! #             route: "POST /chat".into(), started_at: SystemClock::shared().now(),
+//! #         },
+//! #         budgets: key.clone().into(), amount, lifetime: Hold::AS_LONG_AS_ITS_CALL, expiry: Expiry::Release,
+//! #         idempotency: None,
+//! #     };
+//! #     let hold = ledger.hold(hold).await.unwrap().unwrap();
+//! #     ledger.settle(hold, Settlement::new(amount, Outcome::Completed)).await.unwrap();
+//! # };
+//! spend("4.99").await;
+//! assert!(alerts.try_recv().is_err());
+//! spend("0.01").await;
+//! let alert = alerts.try_recv()?;
+//! assert_eq!((alert.window, alert.limit), (BudgetWindow::Month, "5".parse()?));
+//! spend("4").await;
+//! assert_eq!(alerts.try_recv()?.limit, "9".parse()?);
+//! assert!(alerts.try_recv().is_err());
+//! # Ok(()) }
+//! ```
+//!
+//! # A balance
+//!
+//! An account's balance has no thresholds of its own. It is what was paid in less what was charged,
+//! so a budget that all calls of the account count in
+//! ([`add_budget`](crate::SpendingLimitLayer::add_budget), with one name) tells when it is down to 5
+//! dollars: `total: Thresholds::with_left(paid_in, [five])?`, where `paid_in` is the sum of all
+//! payments. Set them anew with each payment, before it is credited; whoever does both again after a
+//! failure sets the same. A threshold that stays passed isn't told again; one that the payment has
+//! lifted the balance over is, when the balance falls to it again. A refund has to name the budget,
+//! as [`UsageEntry::refund`](crate::usage::UsageEntry::refund) does; a chargeback or a gift counts
+//! as a payment. (What a chargeback takes itself isn't told: whoever makes it sees what is left.)
 
 mod json;
 mod rolling;
@@ -46,16 +133,17 @@ pub struct SpendingLimits {
     pub soft: SoftLimits,
 }
 
-/// Limits that refuse nothing: crossing one raises a [`SpendingAlert`], once per window. A window may
-/// have several, say at 50, 80 and 100 percent of what may be spent in it.
+/// Limits that refuse nothing: crossing one raises a [`SpendingAlert`], once per window. A window
+/// may have several, say at 50, 80 and 95 percent of what may be spent in it. A rolling window has
+/// its own ([`RollingLimit::soft`]). [How alerts are told](crate::budget#alerts).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SoftLimits {
-    /// In a calendar day.
+    /// In a calendar day: each once a day.
     pub daily: Thresholds,
-    /// In a calendar month.
+    /// In a calendar month: each once a month.
     pub monthly: Thresholds,
-    /// Over all time.
+    /// Over all time: each once.
     pub total: Thresholds,
 }
 
@@ -89,7 +177,11 @@ impl SpendingLimits {
 /// several is reported once for each of them, smallest first.
 ///
 /// When a window's limits are changed, a limit that stays is not reported again. A new one that
-/// spending has passed already is reported when it is crossed again.
+/// spending has passed already is reported when it is crossed again: for a day or a month in the
+/// next one.
+///
+/// As JSON, for a webhook, it has these members; amounts are numbers of dollars, and the window is
+/// `day`, `month`, `total` or `rolling`. [How alerts are told](crate::budget#alerts).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SpendingAlert {

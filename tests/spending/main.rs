@@ -27,6 +27,7 @@ use tollgate::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
+mod alerts;
 mod endings;
 mod left;
 mod live_price;

@@ -185,6 +185,7 @@ laws! {
     operations::no_charge_is_larger_than_the_books_can_hold,
     operations::a_budget_that_is_named_twice_counts_once,
     operations::a_hundred_holds_with_one_idempotency_key_are_one,
+    thresholds::what_an_account_is_down_to_is_told_once_until_more_is_paid_in,
     log::the_log_says_what_happened,
     log::usage_is_listed_newest_first_a_page_at_a_time,
     log::another_account_s_cursor_leads_to_what_is_older,

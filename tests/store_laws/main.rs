@@ -376,6 +376,7 @@ laws! {
         thresholds::each_of_several_soft_limits_is_told_once_in_a_window,
         thresholds::soft_limits_that_stay_are_not_told_again_and_new_ones_when_crossed,
         thresholds::each_of_several_soft_limits_is_told_once_in_a_window_that_rolls,
+        thresholds::what_an_account_is_down_to_is_told_once_until_more_is_paid_in,
         rolling::a_rolling_limit_for_ten_serves_ten_of_a_hundred,
         races::money_for_ten_serves_ten_of_a_hundred,
         races::a_limit_for_ten_serves_ten_of_a_hundred,

@@ -13,7 +13,9 @@ use tollgate::{
 };
 
 use crate::{
-    engines::{LedgerEngine, Time, alerts, budget, costs, hold, kind, nanos, own_account, pay},
+    engines::{
+        LedgerEngine, Time, alerts, budget, costs, forged, hold, kind, nanos, own_account, pay,
+    },
     rolling::begin_slice,
 };
 
@@ -198,6 +200,54 @@ pub(crate) async fn each_of_several_soft_limits_is_told_once_in_a_window_that_ro
     set(&store, &ann, &key[0], longer).await;
     let again = [(Rolling, 10, 20), (Rolling, 20, 20)];
     assert_eq!(spend(&store, &ann, &key, 20).await, again);
+}
+
+/// Of a budget that all calls of an account count in, what is left is what the account has.
+pub(crate) async fn what_an_account_is_down_to_is_told_once_until_more_is_paid_in<
+    S: LedgerEngine,
+>(
+    store: S,
+    _: Time,
+) {
+    use BudgetWindow::Total;
+
+    let (ann, all) = (own_account(), [budget("key-1"), budget("account")]);
+    // The thresholds first: none is passed while the money is on its way.
+    let top_up = async |paid: i64, amount| {
+        let limits = SpendingLimits {
+            soft: SoftLimits {
+                total: Thresholds::with_left(nanos(paid), [50, 10].map(nanos)).unwrap(),
+                ..SoftLimits::default()
+            },
+            ..SpendingLimits::default()
+        };
+        set(&store, &ann, &all[1], limits).await;
+        pay(&store, &ann, amount).await;
+    };
+    let left = async || store.balance(&ann).await.unwrap().available().nanos();
+    top_up(100, 100).await;
+    assert_eq!(spend(&store, &ann, &all, 49).await, []);
+    assert_eq!(spend(&store, &ann, &all, 1).await, [(Total, 50, 50)]);
+    assert_eq!(spend(&store, &ann, &all, 45).await, [(Total, 90, 95)]);
+    assert_eq!(spend(&store, &ann, &all, 1).await, []);
+    // There is more than 10 again, and still not 50.
+    top_up(130, 30).await;
+    assert_eq!(spend(&store, &ann, &all, 20).await, []);
+    assert_eq!(spend(&store, &ann, &all, 4).await, [(Total, 120, 120)]);
+    top_up(330, 200).await;
+    // A settlement that is sent again tells nothing again.
+    let before = alerts(&ann).len();
+    let held = hold(&store, &ann, &all, 1).await.unwrap();
+    for _ in 0..3 {
+        store.settle(forged(&held), costs(160)).await.unwrap();
+    }
+    let told = told_since(&store, &ann, before).await;
+    assert_eq!(told, [(Total, 280, 280)]);
+    // What is given back lies above it again.
+    refund(&store, &ann, &all[1], 20).await;
+    assert_eq!(spend(&store, &ann, &all, 20).await, [(Total, 280, 280)]);
+    store.flush().await.unwrap();
+    assert_eq!(left().await, 50);
 }
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

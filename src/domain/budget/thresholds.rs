@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::domain::money::Money;
 
 /// The amounts at which a window's spending raises an alert, smallest first: up to
-/// [`MAX`](Self::MAX), each once.
+/// [`MAX`](Self::MAX), each once. They refuse nothing, and don't follow a limit that is changed.
 ///
 /// ```
 /// use tollgate::{budget::{SoftLimits, SpendingLimits, Thresholds}, money::Money};
@@ -41,7 +41,7 @@ pub enum InvalidThresholds {
     /// More than [`Thresholds::MAX`].
     #[error("a window has at most {} thresholds", Thresholds::MAX)]
     TooMany,
-    /// A percentage of the limit is more than [`Money`] can hold.
+    /// A threshold is more than [`Money`] can hold.
     #[error("a threshold is out of range")]
     OutOfRange,
 }
@@ -87,6 +87,41 @@ impl Thresholds {
             amount
         });
         let thresholds = Self::new(amounts)?;
+        if is_out_of_range {
+            return Err(InvalidThresholds::OutOfRange);
+        }
+        Ok(thresholds)
+    }
+
+    /// What has been spent of `sum` when so much of it is left: for whoever wants to hear that a
+    /// limit, or what an account has paid in, is down to 5 dollars
+    /// ([how](crate::budget#a-balance)). An amount that is no less than `sum` is passed from the
+    /// start, and left out.
+    ///
+    /// ```
+    /// use tollgate::{budget::Thresholds, money::Money};
+    ///
+    /// let (paid, five, one): (Money, Money, Money) = ("20".parse()?, "5".parse()?, "1".parse()?);
+    /// let told = Thresholds::with_left(paid, [five, one])?;
+    /// assert_eq!(told.as_slice(), ["15".parse()?, "19".parse()?]);
+    /// assert!(Thresholds::with_left(one, [five])?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidThresholds::TooMany`] when more than [`MAX`](Self::MAX) of them differ, and
+    /// [`InvalidThresholds::OutOfRange`] when one is more than [`Money`] can hold.
+    pub fn with_left(
+        sum: Money,
+        left: impl IntoIterator<Item = Money>,
+    ) -> Result<Self, InvalidThresholds> {
+        let mut is_out_of_range = false;
+        let amounts = left.into_iter().map_while(|left| {
+            let spent = sum.checked_sub(left);
+            is_out_of_range |= spent.is_none();
+            spent
+        });
+        let thresholds = Self::new(amounts.filter(|spent| *spent > Money::ZERO))?;
         if is_out_of_range {
             return Err(InvalidThresholds::OutOfRange);
         }
@@ -192,6 +227,21 @@ mod tests {
         assert_eq!(of(i64::MAX, u32::MAX), Err(InvalidThresholds::OutOfRange));
         let three = Thresholds::percent_of(Money::from_nanos(200), [100, 50, 80]).unwrap();
         assert_eq!(three.as_slice(), nanos(&[100, 160, 200]));
+    }
+
+    #[test]
+    fn what_is_left_is_told_by_what_is_spent() {
+        let of = |sum, left: &[i64]| {
+            let some = Thresholds::with_left(Money::from_nanos(sum), nanos(left));
+            some.map(|some| some.as_slice().to_vec())
+        };
+        assert_eq!(of(20, &[5, 1, 0, 5]), Ok(nanos(&[15, 19, 20])));
+        assert_eq!(of(20, &[20, 21, i64::MAX]), Ok(vec![]));
+        assert_eq!(of(-5, &[-10, 0]), Ok(nanos(&[5])), "what may be overdrawn");
+        assert_eq!(of(1, &[i64::MIN]), Err(InvalidThresholds::OutOfRange));
+        let nine: Vec<i64> = (1..=9).collect();
+        assert_eq!(of(10, &nine), Err(InvalidThresholds::TooMany));
+        assert_eq!(of(9, &nine).map(|some| some.len()), Ok(8));
     }
 
     #[test]
