@@ -76,6 +76,7 @@
 //! [`idle_max`](Shutdown::idle_max).
 
 mod connection;
+mod count;
 mod layer;
 mod uses;
 
@@ -261,6 +262,16 @@ impl Shutdown {
 }
 
 impl State {
+    fn begin_use(&self) {
+        self.in_use
+            .send_modify(|count| *count = count.saturating_add(1));
+    }
+
+    fn end_use(&self) {
+        self.in_use
+            .send_modify(|count| *count = count.saturating_sub(1));
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopped_at.borrow().is_some()
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::State;
+use super::{State, count::Count};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How often it is looked at in the time that a connection may be idle.
@@ -17,7 +17,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(1);
 pub(super) struct Uses {
     /// Beginnings and ends, so that it differs after either.
     changes: AtomicU64,
-    under_way: AtomicU64,
+    under_way: Count,
     state: Arc<State>,
 }
 
@@ -28,17 +28,15 @@ impl Uses {
     pub(super) fn new(state: Arc<State>) -> Arc<Self> {
         Arc::new(Self {
             changes: AtomicU64::new(0),
-            under_way: AtomicU64::new(0),
+            under_way: Count::default(),
             state,
         })
     }
 
     pub(super) fn begin(self: &Arc<Self>) -> Use {
         self.changes.fetch_add(1, Ordering::Relaxed);
-        if self.under_way.fetch_add(1, Ordering::AcqRel) == 0 {
-            let in_use = &self.state.in_use;
-            in_use.send_modify(|count| *count = count.saturating_add(1));
-        }
+        self.under_way
+            .begin(|| self.state.begin_use(), || self.state.end_use());
         Use(Arc::clone(self))
     }
 
@@ -55,7 +53,7 @@ impl Uses {
         while looks < LOOKS {
             sleep(interval).await;
             let changes = self.changes.load(Ordering::Relaxed);
-            let is_idle = changes == seen && self.under_way.load(Ordering::Relaxed) <= kept;
+            let is_idle = changes == seen && self.under_way.get() <= kept;
             (seen, looks) = (changes, if is_idle { looks.saturating_add(1) } else { 0 });
         }
     }
@@ -70,9 +68,6 @@ impl Use {
 impl Drop for Use {
     fn drop(&mut self) {
         self.0.changes.fetch_add(1, Ordering::Relaxed);
-        if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let in_use = &self.0.state.in_use;
-            in_use.send_modify(|count| *count = count.saturating_sub(1));
-        }
+        self.0.under_way.end(|| self.0.state.end_use());
     }
 }
