@@ -21,7 +21,7 @@ use super::{
 };
 
 /// The attribute that names a caller's tenant.
-const TENANT: &str = "tenant";
+pub(crate) const TENANT: &str = "tenant";
 
 /// The attributes of a session cookie that describe its user and the session.
 pub(crate) const EMAIL: &str = "email";

@@ -12,6 +12,7 @@ use crate::{
         denial::{Denial, DenialKind, Neither},
         principal::Principal,
     },
+    token::Issuers,
     trail,
     wire::{ClientAddress, CredentialPlaces, Denials, RequestHead, X_API_KEY, are_doubled},
 };
@@ -353,15 +354,15 @@ where
 
     /// Tokens of the second policy's issuers get to it only past the first. One that doesn't look at
     /// bearers could admit another credential meanwhile, and a bad token would be overlooked.
-    fn bearer_issuers(&self) -> Vec<Box<str>> {
+    fn bearer_issuers(&self) -> Issuers {
         let mut issuers = self.first.bearer_issuers();
         if self.first.places().compare_bearer() {
-            issuers.extend(self.second.bearer_issuers());
+            issuers.extend(&self.second.bearer_issuers());
         }
         issuers
     }
 
-    fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
+    fn leave_bearers_of(&mut self, issuers: &Issuers) {
         if self.second.places().compare_bearer() {
             self.first.leave_bearers_of(issuers);
         }

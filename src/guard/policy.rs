@@ -14,6 +14,7 @@ use super::{FixedBody, Meter, NoMeter};
 use crate::{
     domain::denial::Denial,
     store::StoreFuture,
+    token::Issuers,
     wire::{ClientAddress, CredentialPlaces, RequestHead, ToldLimits},
 };
 
@@ -51,13 +52,13 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The issuers (`iss`) whose tokens in `authorization` this policy judges.
-    fn bearer_issuers(&self) -> Vec<Box<str>> {
-        Vec::new()
+    fn bearer_issuers(&self) -> Issuers {
+        Issuers::default()
     }
 
     /// Learns the [issuers](Self::bearer_issuers) of a policy that is asked after it: their tokens,
     /// unless they are this policy's own, are left to the other.
-    fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
+    fn leave_bearers_of(&mut self, issuers: &Issuers) {
         let _ = issuers;
     }
 

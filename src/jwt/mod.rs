@@ -47,7 +47,7 @@ use crate::{
     },
     guard::{self, Authenticator, Decision, Gate, Identified, OrLayer, Policy, Verdict},
     login::{ResolvedSession, SessionError, SessionResolver},
-    token::{TokenVerifier, Verification, VerifiedToken, Wait},
+    token::{Issuers, TokenVerifier, Verification, VerifiedToken, Wait},
     wire::{CredentialPlaces, Origin, RequestHead},
 };
 
@@ -71,7 +71,7 @@ impl JwtLayer {
                 location: Location::BEARER,
                 sought: None,
                 trusted: Arc::from([]),
-                others: Arc::from([]),
+                others: Arc::default(),
             }),
         }
     }
@@ -210,7 +210,7 @@ pub struct JwtPolicy {
     /// Origins whose pages may send a cookie with unsafe requests.
     trusted: Arc<[Origin]>,
     /// Issuers that have a verifier of their own further on in the chain.
-    others: Arc<[Box<str>]>,
+    others: Arc<Issuers>,
 }
 
 impl JwtPolicy {
@@ -284,18 +284,18 @@ impl Policy for JwtPolicy {
         self.location.stand_beside(others);
     }
 
-    fn bearer_issuers(&self) -> Vec<Box<str>> {
+    fn bearer_issuers(&self) -> Issuers {
         if self.location.is_bearer() {
-            self.verifier.issuers().to_vec()
+            self.verifier.issuers().clone()
         } else {
-            Vec::new()
+            Issuers::default()
         }
     }
 
-    fn leave_bearers_of(&mut self, issuers: &[Box<str>]) {
+    fn leave_bearers_of(&mut self, issuers: &Issuers) {
         // What is elsewhere isn't read by the others, who would overlook a bad token there.
         if self.location.is_bearer() {
-            self.others = [&self.others, issuers].concat().into();
+            Arc::make_mut(&mut self.others).extend(issuers);
         }
     }
 

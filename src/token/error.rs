@@ -171,6 +171,18 @@ pub enum TokenConfigError {
     /// The issuer is empty.
     #[error("issuer: may not be empty")]
     Issuer,
+    /// A template of issuers has no placeholder, or not one alone, or not where a tenant may be.
+    #[error("issuer template: an address with one {{…}}, a whole segment of its path, and a claim")]
+    IssuerTemplate,
+    /// A template's tenants are none, or one isn't a lower-case UUID.
+    #[error("tenants: one or more lower-case UUIDs")]
+    Tenants,
+    /// Tokens of an issuer without tenants could name users of one that has them.
+    #[error("issuer: either names or templates")]
+    MixedIssuers,
+    /// The attribute `tenant` is the one that issued the token, where there is a template.
+    #[error("attributes: the template of an issuer already says what the tenant is")]
+    TenantAttribute,
     /// The audience is empty.
     #[error("audience: may not be empty")]
     Audience,

@@ -12,7 +12,7 @@
 //! | an empty signature, or another key's | `BadSignature` |
 //! | `exp` now or before | `Expired` |
 //! | `nbf` or `iat` in the future, by more than the leeway | `NotYetValid` |
-//! | another `iss`; an `aud` without us | `WrongIssuer`, `WrongAudience` |
+//! | another `iss`, or a tenant's that isn't the token's; an `aud` without us | `WrongIssuer`, `WrongAudience` |
 //! | another `typ` or `token_use`; a claim `typ` of an ID, refresh or log-out token | `WrongUse` |
 //! | without a claim that it must have; issued too long ago | `MissingClaim`, `TooOld` |
 //!
@@ -36,6 +36,7 @@ mod cookie;
 mod error;
 mod header;
 mod issuer;
+mod issuers;
 mod jose;
 mod jwks;
 mod key;
@@ -57,6 +58,7 @@ pub(crate) use error::Refusal;
 pub use error::{IssueError, TokenConfigError, TokenError, TokenErrorKind};
 pub(crate) use issuer::{GENERATION, RefreshGrant};
 pub use issuer::{IssuedToken, TokenIssuer, TokenIssuerBuilder};
+pub use issuers::{IssuerTemplate, Issuers};
 pub use jwks::{JwksError, JwksFile};
 #[cfg(feature = "jwks")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwks")))]

@@ -8,10 +8,15 @@ use super::{
     TokenError, TokenErrorKind, TokenUse, VerifiedToken,
     claims::{Claims, NumericDate, Typ},
     header::HeaderKeys,
+    issuers::Issuers,
     mapping::Mapping,
     verified::PrincipalOnce,
 };
-use crate::domain::{SessionId, clock::Timestamp, principal::TokenGrant};
+use crate::domain::{
+    SessionId,
+    clock::Timestamp,
+    principal::{TENANT, TokenGrant},
+};
 
 const SUBJECT_LENGTH_MAX: usize = 255;
 /// The most JSON of a token that is kept for the application, in bytes: every cached token has its
@@ -27,7 +32,7 @@ const REFRESHING: &[&str] = &["Refresh", "Offline"];
 /// What a verifier requires of a token's claims.
 pub(super) struct Rules {
     /// Any of these; if empty, any issuer or none.
-    pub(super) issuers: Vec<Box<str>>,
+    pub(super) issuers: Issuers,
     /// Any of these; if empty, only tokens without an audience.
     pub(super) audiences: Vec<Box<str>>,
     pub(super) typ: Option<Box<str>>,
@@ -47,15 +52,23 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Everything but the time.
-    pub(super) fn judge(&self, mut claims: Claims<'_>) -> Result<VerifiedToken, TokenError> {
-        self.judge_addresses(&claims)?;
+    /// Everything but the time. `of_key` is the issuer that the token's key belongs to, if a
+    /// provider says so of each.
+    pub(super) fn judge(
+        &self,
+        mut claims: Claims<'_>,
+        of_key: Option<&str>,
+    ) -> Result<VerifiedToken, TokenError> {
+        self.judge_addresses(&claims, of_key)?;
         let typ = claims.typ.as_ref().and_then(Typ::text);
         self.judge_use(claims.token_use.as_deref(), typ)?;
         self.mapping.check_required(&claims)?;
         let roles = self.mapping.roles(&mut claims)?;
         let scopes = self.mapping.scopes(&claims)?;
-        let attributes = self.mapping.attributes(&claims)?;
+        let mut attributes = self.mapping.attributes(&claims)?;
+        if let Some(tenant) = self.issuers.judge(&claims, of_key)? {
+            attributes.insert(TENANT.to_owned(), tenant.to_owned());
+        }
         let subject = self.subject(&claims)?;
         let kept = self.keep(claims.kept)?;
         let NumericDate(expires_at) = claims
@@ -92,10 +105,12 @@ impl Rules {
         Ok(kept)
     }
 
-    /// The subject, with its prefix.
+    /// The subject, with its prefix and its tenant.
     pub(super) fn subject(&self, claims: &Claims<'_>) -> Result<Box<str>, TokenError> {
         let named = self.mapping.subject(claims)?;
-        let subject = named.map(|named| [&self.subject_prefix, named].concat());
+        let tenant = self.issuers.judge(claims, None)?;
+        let (tenant, colon) = tenant.map_or(("", ""), |tenant| (tenant, ":"));
+        let subject = named.map(|named| [&self.subject_prefix, tenant, colon, named].concat());
         subject
             .filter(|subject| subject.len() <= SUBJECT_LENGTH_MAX)
             .map(Into::into)
@@ -105,14 +120,8 @@ impl Rules {
     }
 
     /// Checks issuer and audience.
-    fn judge_addresses(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
-        let is_known = |issuer: &str| self.issuers.iter().any(|known| **known == *issuer);
-        if !self.issuers.is_empty() && !claims.issuer.as_deref().is_some_and(is_known) {
-            return Err(TokenError::new(
-                TokenErrorKind::WrongIssuer,
-                "the token is another issuer's",
-            ));
-        }
+    fn judge_addresses(&self, claims: &Claims<'_>, of_key: Option<&str>) -> Result<(), TokenError> {
+        self.issuers.judge(claims, of_key)?;
         // RFC 7519 section 4.1.3: a recipient that isn't named in `aud` must refuse, and so must
         // one without a name.
         let meant_for_us = match &claims.audience {

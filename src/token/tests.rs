@@ -16,6 +16,7 @@ mod rotation;
 mod secret_file;
 mod segments;
 mod settings;
+mod tenants;
 mod time;
 mod timing;
 mod vectors;

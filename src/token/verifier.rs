@@ -11,6 +11,7 @@ use super::{
     Refusal, TokenAlgorithm, TokenError, TokenErrorKind, TokenKeys, VerifiedToken, VerifyingKey,
     claims::{Claims, ClaimsSeed},
     header::{self, Expected, Segments},
+    issuers::Issuers,
     live::{KeyRefresh, Source, Wait},
     memo::{Memo, TokenDigest},
     rules::Rules,
@@ -27,6 +28,12 @@ pub(super) const TOKEN_LENGTH_MAX: usize = 16 * 1_024;
 
 /// How often a token is judged again because the keys have changed.
 const LOOKS_MAX: usize = 2;
+
+/// Nobody else judges tokens.
+const NO_OTHERS: Issuers = Issuers {
+    names: Vec::new(),
+    templates: Vec::new(),
+};
 
 const NO_KEYS: TokenError =
     TokenError::new(TokenErrorKind::NoKeys, "the keys of tokens are not at hand");
@@ -102,7 +109,7 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`], whose [`kind`](TokenError::kind) says what is wrong with it.
     pub fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify_or_wait(token.into(), &[]) {
+        match self.verify_or_wait(token.into(), &NO_OTHERS) {
             Verification::Over(outcome) => Ok(outcome?),
             // The fetch continues even if nobody waits for it.
             Verification::Waits { meanwhile, .. } => Ok(meanwhile?),
@@ -115,7 +122,7 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify_waiting(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.verify_or_wait(token.into(), &[]) {
+        match self.verify_or_wait(token.into(), &NO_OTHERS) {
             Verification::Over(outcome) => Ok(outcome?),
             Verification::Waits { keys, .. } => Ok(self.verify_after(keys, token).await?),
         }
@@ -126,7 +133,7 @@ impl TokenVerifier {
     pub(crate) fn verify_or_wait(
         &self,
         token: CredentialText<'_>,
-        others: &[Box<str>],
+        others: &Issuers,
     ) -> Verification {
         let outcome = self.look_beside(token, others);
         if matches!(&outcome, Err(refusal) if refusal.is_left) {
@@ -194,13 +201,13 @@ impl TokenVerifier {
 
     /// Verifies a token by the current keys.
     pub(crate) fn look(&self, token: &str) -> Result<Arc<VerifiedToken>, Refusal> {
-        self.look_beside(token.into(), &[])
+        self.look_beside(token.into(), &NO_OTHERS)
     }
 
     fn look_beside(
         &self,
         token: CredentialText<'_>,
-        others: &[Box<str>],
+        others: &Issuers,
     ) -> Result<Arc<VerifiedToken>, Refusal> {
         if token.as_bytes().len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::malformed("the token is longer than 16 KiB").into());
@@ -237,20 +244,19 @@ impl TokenVerifier {
 
     /// Fails if the token, unverified, names one of the issuers `others`, and none of this
     /// verifier's. A verifier without issuers takes the tokens of any.
-    fn claim_token(&self, token: &str, others: &[Box<str>]) -> Result<(), Refusal> {
+    fn claim_token(&self, token: &str, others: &Issuers) -> Result<(), Refusal> {
         let own = &self.0.rules.issuers;
         if others.is_empty() || own.is_empty() {
             return Ok(());
         }
-        let among = |issuers: &[Box<str>], issuer: &str| issuers.iter().any(|it| **it == *issuer);
         match unverified::issuer(token) {
-            Some(issuer) if among(others, &issuer) && !among(own, &issuer) => Err(Refusal::left()),
+            Some(issuer) if others.have(&issuer) && !own.have(&issuer) => Err(Refusal::left()),
             _ => Ok(()),
         }
     }
 
     /// The issuers whose tokens this verifier is for; empty: any.
-    pub(crate) fn issuers(&self) -> &[Box<str>] {
+    pub(crate) fn issuers(&self) -> &Issuers {
         &self.0.rules.issuers
     }
 
@@ -265,16 +271,17 @@ impl TokenVerifier {
             typ: self.0.rules.typ.as_deref(),
             header_keys: self.0.rules.header_keys,
         };
-        keys.check(&segments, Some(expected))
-            .map_err(|unfit| Refusal {
-                undecided_by: unfit.others_may_fit.then_some(generation),
-                ..self.0.keys.explain(&unfit).into()
-            })?;
+        let key = keys.check(&segments, Some(expected));
+        let key = key.map_err(|unfit| Refusal {
+            undecided_by: unfit.others_may_fit.then_some(generation),
+            ..self.0.keys.explain(&unfit).into()
+        })?;
+        let of_key = key.issuer();
         let json = header::decode(segments.claims)?;
         let mut verified = self
             .0
             .rules
-            .judge(self.read(&json)?)
+            .judge(self.read(&json)?, of_key)
             .map_err(|error| self.refusal_of(error, &json))?;
         verified.keys = generation;
         let in_time = self.0.rules.judge_time(&verified, now);

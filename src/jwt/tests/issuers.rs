@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::token::{
-    TokenAlgorithm, TokenVerifier, TokenVerifierBuilder, VerifyingKey, VerifyingKeys,
+    IssuerTemplate, TokenAlgorithm, TokenVerifier, TokenVerifierBuilder, VerifyingKey,
+    VerifyingKeys,
 };
 
 const OURS: &[u8] = b"our secret, thirty-two bytes or more";
@@ -157,6 +158,51 @@ async fn only_issuers_that_are_named_are_told_apart() {
     let same = JwtLayer::new(verifier(OURS, "them").build().unwrap()).or(theirs());
     assert_eq!(subject(&same, bearer(&token(OURS, "them"))).await, "1");
     assert_eq!(subject(&same, bearer(&token(THEIRS, "them"))).await, "401");
+}
+
+/// A token of a tenant is left to the verifier that takes it, and to no other.
+#[tokio::test]
+async fn tenants_may_have_a_verifier_each() {
+    let [ann, bob, eve] = [
+        "72f988bf-86f1-41af-91ab-2d7cd011db47",
+        "0b4c7d3e-6e0b-4f7e-9c7a-2a1d4e1f8a55",
+        "9188040d-6c67-4c5b-b112-36a304b66dad",
+    ];
+    const TEMPLATE: &str = "https://login.microsoftonline.com/{tenantid}/v2.0";
+    let of = |tenant: &str, secret: &[u8]| {
+        let key = VerifyingKey::from_secret(TokenAlgorithm::Hs256, secret).unwrap();
+        let keys = VerifyingKeys::new([key.kid("1").unwrap()]).unwrap();
+        let template = IssuerTemplate::of_tenants(TEMPLATE, "tid", [tenant]).unwrap();
+        let verifier = TokenVerifier::builder(keys).add_issuer_template(template);
+        JwtLayer::new(verifier.build().unwrap())
+    };
+    let token = |issuer: &str, tid: &str, secret: &[u8]| {
+        let issuer = TEMPLATE.replace("{tenantid}", issuer);
+        let claims = json!({ "iss": issuer, "tid": tid, "sub": "1", "exp": 4_000_000_000_u64 });
+        signed(secret, &claims.to_string())
+    };
+    let chain = of(ann, OURS).or(of(bob, THEIRS)).or(ours());
+    for _ in ["cold", "warm"] {
+        for (tenant, secret) in [(ann, OURS), (bob, THEIRS)] {
+            let good = bearer(&token(tenant, tenant, secret));
+            assert_eq!(subject(&chain, good).await, format!("{tenant}:1"));
+        }
+        let plain = bearer(&self::token(OURS, "us"));
+        assert_eq!(subject(&chain, plain).await, "1");
+    }
+    for (issuer, tid, secret) in [
+        (ann, ann, THEIRS),
+        (bob, bob, OURS),
+        (ann, bob, OURS),
+        (ann, bob, THEIRS),
+        (bob, ann, OURS),
+        (bob, ann, THEIRS),
+        (eve, eve, OURS),
+        (eve, eve, THEIRS),
+    ] {
+        let bad = bearer(&token(issuer, tid, secret));
+        assert_eq!(subject(&chain, bad).await, "401");
+    }
 }
 
 /// A bad token in a cookie isn't overlooked for a good one elsewhere.

@@ -246,7 +246,7 @@ impl Source {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Location::Keys(place) | Location::Provider(place)) = &self.settings.place;
-        f.debug_tuple("JwksUrl").field(place).finish()
+        let place = self.settings.place.address();
+        f.debug_tuple("JwksUrl").field(&place).finish()
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::clock::{Clock, SystemClock},
-    token::{TokenAlgorithm, TokenKeys, key::DefaultAlgorithms, live},
+    token::{IssuerTemplate, TokenAlgorithm, TokenKeys, key::DefaultAlgorithms, live},
 };
 
 const REFRESH: Duration = Duration::from_secs(600);
@@ -53,7 +53,21 @@ impl JwksUrl {
     /// Builds a source of the keys of an issuer whose configuration has their address (OpenID
     /// Connect Discovery section 4).
     pub fn discover(issuer: &str) -> JwksUrlBuilder {
-        JwksUrlBuilder::new(Location::Provider(issuer.to_owned()))
+        JwksUrlBuilder::new(Location::Provider {
+            authority: issuer.to_owned(),
+            issuer: issuer.to_owned(),
+        })
+    }
+
+    /// Builds a source of the keys of an issuer with tenants, whose configuration is found where
+    /// `place` stands for the tenant, and must name the template as its issuer, to the letter. For
+    /// Microsoft Entra, `place` is `organizations`, or `common` with personal accounts too.
+    pub fn discover_template(template: &IssuerTemplate, place: &str) -> JwksUrlBuilder {
+        JwksUrlBuilder::new(Location::Provider {
+            // Without one, there is no address, which `build` refuses.
+            authority: template.with(place).unwrap_or_default(),
+            issuer: template.text().to_owned(),
+        })
     }
 
     /// Fetches the keys now: at startup, so that the first token doesn't wait, or to detect a wrong
@@ -171,7 +185,7 @@ impl JwksUrlBuilder {
         let fetcher = Fetcher::new(self.deadline, self.allowances)?;
         match &self.place {
             Location::Keys(url) => fetcher.check(url)?,
-            Location::Provider(issuer) => fetcher.check(&configuration_of(issuer))?,
+            Location::Provider { authority, .. } => fetcher.check(&configuration_of(authority))?,
         };
         Ok(JwksUrl(Arc::new(Source::new(Settings {
             place: self.place,

@@ -31,6 +31,8 @@ pub(super) struct Jwk {
     #[serde(default)]
     kid: Option<String>,
     #[serde(default)]
+    issuer: Option<Value>,
+    #[serde(default)]
     crv: Option<String>,
     #[serde(default)]
     n: Option<String>,
@@ -213,6 +215,10 @@ impl Jwk {
         } else {
             key
         };
+        let key = match &self.issuer {
+            Some(issuer) => key.of_issuer(issuer.as_str().unwrap_or_default()),
+            None => key,
+        };
         match &self.kid {
             Some(kid) => key.kid(kid),
             None => Ok(key),
@@ -285,6 +291,9 @@ pub(super) fn published(key: &VerifyingKey) -> Option<Value> {
     object.insert("alg".to_owned(), key.algorithm().as_str().into());
     if let Some(kid) = key.name() {
         object.insert("kid".to_owned(), kid.into());
+    }
+    if let Some(issuer) = key.issuer() {
+        object.insert("issuer".to_owned(), issuer.into());
     }
     Some(jwk)
 }

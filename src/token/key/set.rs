@@ -204,13 +204,13 @@ impl VerifyingKeys {
         header::decode(segments.claims)
     }
 
-    /// Refuses what isn't signed by one of these keys, or has a header with unsupported demands.
+    /// The key by which it is signed. Refuses what isn't signed by one of these keys, or has a header with unsupported demands.
     /// `expected` is what the header must have, if anything.
     pub(in crate::token) fn check(
         &self,
         segments: &Segments<'_>,
         expected: Option<header::Expected<'_>>,
-    ) -> Result<(), Unfit> {
+    ) -> Result<&VerifyingKey, Unfit> {
         let mut json = Vec::new();
         let header_keys =
             expected.map_or(header::HeaderKeys::Refused, |expected| expected.header_keys);
@@ -228,7 +228,7 @@ impl VerifyingKeys {
         // Without names, a replaced key can't be told from a bad signature.
         let has_no_name = header.kid.is_none() || key.name().is_none();
         let verified = key.verify(segments.signed.as_bytes(), &signature);
-        verified.map_err(|error| Unfit {
+        verified.map(|()| key).map_err(|error| Unfit {
             error,
             others_may_fit: has_no_name,
         })

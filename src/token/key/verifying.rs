@@ -41,6 +41,8 @@ pub struct VerifyingKey {
     /// Whether the algorithm was implied, by a JWK without `alg`.
     is_implied: bool,
     kid: Option<Arc<str>>,
+    /// Whose it is, if its JWK says so; empty if it says so in no text, which is nobody's.
+    issuer: Option<Arc<str>>,
     material: Arc<Material>,
 }
 
@@ -151,6 +153,16 @@ impl VerifyingKey {
         self
     }
 
+    /// The issuer that it signs for, if its JWK names one: a member of Microsoft Entra's keys.
+    pub(in crate::token) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    pub(super) fn of_issuer(mut self, issuer: &str) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
     pub(super) fn nameless(mut self) -> Self {
         self.kid = None;
         self
@@ -173,6 +185,7 @@ impl VerifyingKey {
             algorithm,
             is_implied: false,
             kid: None,
+            issuer: None,
             material: Arc::new(Material { key, numbers }),
         }
     }

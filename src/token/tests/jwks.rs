@@ -196,6 +196,70 @@ async fn a_provider_says_where_its_keys_are_and_must_be_itself() {
 }
 
 #[tokio::test]
+async fn an_issuer_with_tenants_is_found_by_its_template() {
+    const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
+    let text = format!("{}/{{tenantid}}/v2.0", source.url);
+    let discover = |text: &str, place: &str| {
+        let template = IssuerTemplate::of_any_tenant(text, "sid").unwrap();
+        JwksUrl::discover_template(&template, place)
+            .dangerous_allow_http()
+            .dangerous_allow_private_addresses()
+            .with_clock(clock.clone())
+            .build()
+    };
+    let key = SigningKey::generate(TokenAlgorithm::EdDsa).unwrap();
+    let name = text.replace("{tenantid}", TENANT);
+    let issuer = TokenIssuer::with_key(key).issuer(&name);
+    let issuer = issuer.with_clock(clock.clone()).build().unwrap();
+    let (user, session) = (UserId::new("u").unwrap(), SessionId::new(TENANT).unwrap());
+    let token = issuer.issue(&user, &session, []).unwrap();
+    let of = |issuer_of_key: &str| {
+        let member = format!(r#""issuer":"{issuer_of_key}","kty""#);
+        issuer.jwks().replace(r#""kty""#, &member)
+    };
+    source.tell("200 OK", "", &of(&text));
+    let template = IssuerTemplate::of_any_tenant(&text, "sid").unwrap();
+    let verifier = TokenVerifier::builder(discover(&text, "organizations").unwrap());
+    let verifier = verifier.add_issuer_template(template);
+    let verifier = verifier.with_clock(clock.clone()).build().unwrap();
+    assert_eq!(verdict(&verifier, token.expose()).await, Ok(()));
+    assert_eq!(source.hits(), 2);
+
+    // The same key, but another's from now on: what was remembered is judged again.
+    source.tell(
+        "200 OK",
+        "",
+        &of("https://login.example.com/{tenantid}/v2.0"),
+    );
+    clock.advance(Duration::from_secs(600));
+    let gone = || verifier.verify(token.expose()).is_err();
+    comes_true(gone).await;
+    let refused = verifier.verify(token.expose()).unwrap_err();
+    assert_eq!(refused.kind(), Kind::WrongIssuer);
+
+    // The configuration names another template, or a tenant.
+    let older = text.replace("tenantid", "tenant");
+    let other = discover(&older, "organizations").unwrap().fetch().await;
+    let told = other.unwrap_err().to_string();
+    assert!(told.contains(&format!("is that of {text:?}")), "{told}");
+    for odd in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a%2fb",
+        "{tenantid}",
+        "a b",
+    ] {
+        let refused = discover(&text, odd);
+        assert!(matches!(refused, Err(JwksError::Url)), "{odd}");
+    }
+}
+
+#[tokio::test]
 async fn without_any_keys_a_source_is_asked_again_soon_and_then_less_often() {
     let (source, clock) = (Source::new().await, Arc::new(ManualClock::default()));
     let issuer = signer(&clock);

@@ -4,9 +4,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{Inner, TokenVerifier};
 use crate::{
-    domain::clock::{Clock, SystemClock},
+    domain::{
+        clock::{Clock, SystemClock},
+        principal::TENANT,
+    },
     token::{
-        KeyError, TokenConfigError, TokenKeys, TokenUse,
+        IssuerTemplate, Issuers, KeyError, TokenConfigError, TokenKeys, TokenUse,
         header::HeaderKeys,
         mapping::{ClaimPath, Mapping},
         memo::Memo,
@@ -32,7 +35,7 @@ impl TokenVerifierBuilder {
         Self {
             keys,
             rules: Rules {
-                issuers: Vec::new(),
+                issuers: Issuers::default(),
                 audiences: Vec::new(),
                 typ: None,
                 header_keys: HeaderKeys::Refused,
@@ -52,7 +55,7 @@ impl TokenVerifierBuilder {
 
     /// The only `iss` that a token may have. Unless set, any will do, or none.
     pub fn issuer(mut self, issuer: &str) -> Self {
-        self.rules.issuers = vec![issuer.into()];
+        self.rules.issuers.names = vec![issuer.into()];
         self
     }
 
@@ -74,7 +77,14 @@ impl TokenVerifierBuilder {
     /// # Ok::<(), tollgate::token::TokenConfigError>(())
     /// ```
     pub fn add_issuer(mut self, issuer: &str) -> Self {
-        self.rules.issuers.push(issuer.into());
+        self.rules.issuers.names.push(issuer.into());
+        self
+    }
+
+    /// Adds an issuer that has a name for each of its tenants. It stands for
+    /// [`issuer`](Self::issuer): a verifier has names or templates.
+    pub fn add_issuer_template(mut self, template: IssuerTemplate) -> Self {
+        self.rules.issuers.templates.push(template);
         self
     }
 
@@ -247,9 +257,10 @@ impl TokenVerifierBuilder {
         let TokenKeys(keys) = self.keys?;
         let empty = |text: &Option<Box<str>>| text.as_deref() == Some("");
         let any_empty = |texts: &[Box<str>]| texts.iter().any(|text| text.is_empty());
-        if any_empty(&self.rules.issuers) {
+        if any_empty(&self.rules.issuers.names) {
             return Err(TokenConfigError::Issuer);
         }
+        check_templates(&self.rules)?;
         if any_empty(&self.rules.audiences) {
             return Err(TokenConfigError::Audience);
         }
@@ -269,6 +280,13 @@ impl TokenVerifierBuilder {
         }
         self.rules.mapping.check()?;
         let roots = self.rules.mapping.roots().map(Into::into);
+        let tenants = self
+            .rules
+            .issuers
+            .templates
+            .iter()
+            .map(IssuerTemplate::claim);
+        let roots = roots.chain(tenants.map(Into::into));
         self.rules.read = roots.chain(self.rules.kept.iter().cloned()).collect();
         let verified = (self.cache_capacity > 0).then(|| Memo::new(self.cache_capacity));
         Ok(TokenVerifier(Arc::new(Inner {
@@ -278,6 +296,20 @@ impl TokenVerifierBuilder {
             verified,
         })))
     }
+}
+
+fn check_templates(rules: &Rules) -> Result<(), TokenConfigError> {
+    if rules.issuers.templates.is_empty() {
+        return Ok(());
+    }
+    if !rules.issuers.names.is_empty() {
+        return Err(TokenConfigError::MixedIssuers);
+    }
+    let mut attributes = rules.mapping.attributes.iter();
+    if attributes.any(|(name, _)| **name == *TENANT) {
+        return Err(TokenConfigError::TenantAttribute);
+    }
+    Ok(())
 }
 
 impl fmt::Debug for TokenVerifierBuilder {

@@ -13,14 +13,28 @@ const ISSUER_SHOWN: usize = 200;
 /// The location of the keys.
 pub(in crate::token::jwks) enum Location {
     Keys(String),
-    Provider(String),
+    Provider {
+        /// Where its configuration is.
+        authority: String,
+        /// How that must name it.
+        issuer: String,
+    },
 }
 
 /// Without the query, which may hold a secret.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Keys(address) | Self::Provider(address)) = self;
-        f.write_str(address.split('?').next().unwrap_or_default())
+        f.write_str(self.address().split('?').next().unwrap_or_default())
+    }
+}
+
+impl Location {
+    pub(in crate::token::jwks) fn address(&self) -> &str {
+        let (Self::Keys(address)
+        | Self::Provider {
+            authority: address, ..
+        }) = self;
+        address
     }
 }
 
@@ -35,8 +49,8 @@ impl Settings {
     pub(super) async fn download(&self) -> Result<(VerifyingKeys, Duration), JwksError> {
         let url = match &self.place {
             Location::Keys(url) => self.fetcher.check(url)?,
-            Location::Provider(issuer) => {
-                let configuration = configuration_of(issuer);
+            Location::Provider { authority, issuer } => {
+                let configuration = configuration_of(authority);
                 let url = self.fetcher.check(&configuration)?;
                 let document = self.fetcher.fetch(url).await?;
                 let other = |found: Option<&str>| JwksError::Discovery {

@@ -56,6 +56,12 @@ impl Source {
                     let body = format!(r#"{{"issuer":"{url}","jwks_uri":"{url}/keys"}}"#);
                     text = answer("200 OK", "", &body);
                 }
+                if request.starts_with("GET /organizations/v2.0/.well-known/openid-configuration ")
+                {
+                    let issuer = format!("{url}/{{tenantid}}/v2.0");
+                    let body = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{url}/keys"}}"#);
+                    text = answer("200 OK", "", &body);
+                }
                 if !text.is_empty() {
                     let _ = stream.write_all(text.as_bytes()).await;
                 }
