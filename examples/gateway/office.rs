@@ -119,6 +119,7 @@ pub(crate) async fn set_limits(
     JsonBody(new): JsonBody<Limited>,
 ) -> Result<Json<Budget>, Denial> {
     let act = Act::new(AuditAction::new("account.limits")).target(new.account.as_str());
+    let act = act.because(&json!(new.limits).to_string());
     let set = app.ledger.set_limits(&new.account, &app.budget, new.limits);
     let budget = set.await?;
     record(act);

@@ -79,13 +79,14 @@
 //!
 //! An account's balance has no thresholds of its own. It is what was paid in less what was charged,
 //! so a budget that all calls of the account count in
-//! ([`add_budget`](crate::SpendingLimitLayer::add_budget), with one name) tells when it is down to 5
-//! dollars: `total: Thresholds::with_left(paid_in, [five])?`, where `paid_in` is the sum of all
-//! payments. Set them anew with each payment, before it is credited; whoever does both again after a
-//! failure sets the same. A threshold that stays passed isn't told again; one that the payment has
-//! lifted the balance over is, when the balance falls to it again. A refund has to name the budget,
-//! as [`UsageEntry::refund`](crate::usage::UsageEntry::refund) does; a chargeback or a gift counts
-//! as a payment. (What a chargeback takes itself isn't told: whoever makes it sees what is left.)
+//! ([`add_budget`](crate::SpendingLimitLayer::add_budget), with one name) tells when it is down to
+//! 5 dollars: `total: Thresholds::with_left(paid_in, [five])?`, where `paid_in` is the sum of all
+//! payments. Set them anew with each payment, before it is credited; whoever does both again after
+//! a failure sets the same. A threshold that stays passed isn't told again; one that the payment
+//! has lifted the balance over is, when the balance falls to it again. A refund has to name the
+//! budget, as [`UsageEntry::refund`](crate::usage::UsageEntry::refund) does; a chargeback or a gift
+//! counts as a payment. (What a chargeback takes itself isn't told: whoever makes it sees what is
+//! left.)
 
 mod json;
 mod rolling;

@@ -263,6 +263,13 @@ async fn a_refund_gives_a_call_back_once() {
         assert_eq!(given.expect(200).json()["available"], json!(1));
     }
     refused(refund("ann", request, &json!({ "amount": 0.001 })), 409).await;
+    // The customer's budget has it back too.
+    let limits = json!({ "account": "ann", "limits": {} });
+    let budget = manage(server.put("/admin/limits")).json(&limits).send();
+    assert_eq!(
+        budget.await.expect(200).json()["total"]["settled"],
+        json!(0)
+    );
     server.stop().await.without_panic();
 
     let server = launch(&home).start().await;
