@@ -2,13 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "support/log.rs"]
+mod log;
+
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use tollgate::{
@@ -21,7 +18,8 @@ use tollgate::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::Instrument;
-use tracing_subscriber::fmt::format::FmtSpan;
+
+use log::Log;
 
 fn principal(subject: &str) -> Principal {
     Principal::builder(subject, CredentialKind::Token).build()
@@ -195,29 +193,9 @@ async fn a_limit_alone_counts_whom_it_finds() {
     assert_eq!(statuses, [200, 429, 200]);
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_and_the_span_of_a_request_say_who_it_was_and_what_became_of_it() {
-    let log = Lines::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(subscriber.finish());
+    let (log, _logged) = Log::begin_at(tracing::Level::DEBUG);
     for layer in [by_name(), by_asking()] {
         for name in ["ann", "nobody"] {
             let empty = tracing::field::Empty;
@@ -231,7 +209,7 @@ async fn the_log_and_the_span_of_a_request_say_who_it_was_and_what_became_of_it(
             asked.instrument(span).await;
         }
     }
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let said = log.text();
     let count = |text: &str| said.lines().filter(|line| line.contains(text)).count();
     let closed = |line: &&str| line.contains("close");
     let known = "request{principal=\"ann\" credential=\"token\"}";

@@ -9,10 +9,11 @@
 
 #[path = "key_reach/dying.rs"]
 mod dying;
+#[path = "support/log.rs"]
+mod log;
 
 use std::{
     convert::Infallible,
-    io::Write,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -30,9 +31,9 @@ use tollgate::{
     store::{BudgetId, KeyId, KeyLookup, MemoryStore, SqliteStore, StoreFuture},
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tracing_subscriber::fmt::MakeWriter;
 
 use dying::Dying;
+use log::Log;
 
 /// Has every key that it is asked for, once somebody opens the door.
 #[derive(Clone, Debug)]
@@ -261,34 +262,9 @@ async fn warms_up<F: Future<Output = ()>>(
     }
 }
 
-/// Everything that is logged, at whatever level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn no_clear_key_is_in_the_database_the_logs_or_any_debug() {
-    let log = Log::default();
-    let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
-    let _subscribed = tracing::subscriber::set_default(lines.with_writer(log.clone()).finish());
+    let (log, _logged) = Log::begin_at(tracing::Level::TRACE);
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path().join("keys.db"))
         .await
@@ -339,7 +315,7 @@ async fn no_clear_key_is_in_the_database_the_logs_or_any_debug() {
     said.push_str(&format!("{ring:?} {keys:?} {layer:?} {store:?} {record:?}"));
     store.close().await.unwrap();
     let mut haystacks = vec![
-        ("log", log.0.lock().unwrap().clone()),
+        ("log", log.text().into_bytes()),
         ("said", said.into_bytes()),
     ];
     for file in std::fs::read_dir(folder.path()).unwrap() {

@@ -15,7 +15,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 use super::{exclusive::Exclusive, unwinding};
-use crate::store::{StoreError, StoreFuture};
+use crate::{
+    domain::clock::{Clock, SystemClock},
+    repeats::{LogLine, Repeats},
+    store::{StoreError, StoreFuture},
+};
 
 /// The most pieces of one buffer that are shown to a meter; the buffers used with HTTP have one or
 /// two.
@@ -340,9 +344,13 @@ pub(crate) fn with_more(rest: &SizeHint, kept: u64) -> SizeHint {
     hint
 }
 
-fn log_failure(settled: Result<(), StoreError>) {
-    if let Err(error) = settled {
-        tracing::error!(target: "tollgate", %error, "could not record the settlement of a response; it is sent anyway");
+/// The engines say when they can be written again.
+pub(super) fn log_failure(settled: Result<(), StoreError>) {
+    static FAILURES: Repeats = Repeats::new();
+    if let Err(error) = settled
+        && let Some(LogLine { left_out }) = FAILURES.failed(&error, SystemClock.elapsed())
+    {
+        tracing::error!(target: "tollgate", %error, left_out, "could not record the settlement of a response; it is sent anyway");
     }
 }
 

@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use super::{
     AllowedContent, BodyEnd, FixedBody, GateBody, Meter,
+    body::log_failure,
     course::{Admission, Answer, Course, Progress, both},
     nesting, unwinding,
 };
@@ -197,10 +198,8 @@ where
                     }
                 }
                 StateProjection::Answered(answered) => {
-                    if let Some(settling) = &mut answered.settling
-                        && let Err(error) = ready!(Pin::new(settling).poll(context))
-                    {
-                        tracing::error!(target: "tollgate", %error, "could not record the settlement of a response; it is sent anyway");
+                    if let Some(settling) = &mut answered.settling {
+                        log_failure(ready!(Pin::new(settling).poll(context)));
                     }
                     return match answered.response.take() {
                         Some(response) => Poll::Ready(Ok(response)),

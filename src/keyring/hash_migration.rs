@@ -17,8 +17,13 @@ use zeroize::Zeroizing;
 
 use super::{forms::Form, hashing::Other, resolver::Inner};
 use crate::{
-    domain::key::{KeyDigest, KeyProof, KeyRecord, Rehash},
+    domain::{
+        KeyId,
+        clock::{Clock, SystemClock},
+        key::{KeyDigest, KeyProof, KeyRecord, Rehash},
+    },
     login::PasswordCheck,
+    repeats::{LogLine, Repeats},
     store::{StoreError, StoreErrorKind},
     sync::lock,
 };
@@ -241,14 +246,21 @@ impl Inner {
             match timeout(deadline, work).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if error.kind() == StoreErrorKind::Busy => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(target: "tollgate", key = name.as_str(), %error, "could not migrate a key to the current hash");
-                }
+                Ok(Err(error)) => log_failure(&name, &error),
                 Err(_) => {
-                    tracing::warn!(target: "tollgate", key = name.as_str(), "timed out migrating a key to the current hash");
+                    let text = "the store did not answer in time";
+                    log_failure(&name, &StoreError::new(StoreErrorKind::Unavailable, text));
                 }
             }
         });
+    }
+}
+
+fn log_failure(key: &KeyId, error: &StoreError) {
+    static FAILURES: Repeats = Repeats::new();
+    if let Some(LogLine { left_out }) = FAILURES.failed(error, SystemClock.elapsed()) {
+        let key = key.as_str();
+        tracing::warn!(target: "tollgate", key, %error, left_out, "could not migrate a key to the current hash");
     }
 }
 

@@ -16,7 +16,14 @@ use tokio::{
 };
 
 use super::{InFlight, concurrency::Counts};
-use crate::{domain::network, wire::counted_as};
+use crate::{
+    domain::{
+        clock::{Clock, SystemClock},
+        network,
+    },
+    repeats::{LogLine, Repeats},
+    wire::counted_as,
+};
 
 /// How long to wait after a failure that isn't one connection's: most likely there are no more
 /// descriptors, and an immediate retry would fail as well.
@@ -168,7 +175,12 @@ impl ConnectionLimit {
                 },
                 Err(error) if is_of_one(&error) => {}
                 Err(error) => {
-                    tracing::warn!(target: "tollgate", %error, "no connection was accepted");
+                    static FAILURES: Repeats = Repeats::new();
+                    if let Some(LogLine { left_out }) =
+                        FAILURES.failed(&error, SystemClock.elapsed())
+                    {
+                        tracing::warn!(target: "tollgate", %error, left_out, "no connection was accepted");
+                    }
                     if !std::mem::take(&mut is_first) {
                         sleep(PAUSE).await;
                     }

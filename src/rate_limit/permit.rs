@@ -11,9 +11,11 @@ use super::{
 use crate::{
     domain::{
         charge::{Charge, Tokens},
+        clock::{Clock, SystemClock},
         quota::Quotas,
     },
     guard::{self, BodyEnd, Meter, Permit, ResponseMarks, Tail},
+    repeats::{LogLine, Repeats},
     store::{Correction, RateKey, RateStore, Readings, StoreFuture, TakenAt},
     wire::{GrpcCallStatus, RateHeaders, ToldLimits, UsageReader},
 };
@@ -279,8 +281,11 @@ impl Drop for Settlement {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move {
-                if let Err(error) = pending.await {
-                    tracing::warn!(target: "tollgate", %error, "an estimate was not corrected");
+                static FAILURES: Repeats = Repeats::new();
+                if let Err(error) = pending.await
+                    && let Some(LogLine { left_out }) = FAILURES.failed(&error, SystemClock.elapsed())
+                {
+                    tracing::warn!(target: "tollgate", %error, left_out, "an estimate was not corrected");
                 }
             });
         }

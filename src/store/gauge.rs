@@ -22,53 +22,6 @@ pub(super) struct Gauge {
     pub(super) events_lost: AtomicU64,
 }
 
-/// How many charges of answered calls one writer couldn't write so far, in the gauge
-/// `tollgate_unwritten_settlements`. The writers of a process add up, and one that ends takes its own
-/// away.
-#[derive(Debug)]
-pub(super) struct Unwritten {
-    reported: usize,
-}
-
-impl Unwritten {
-    /// Shows that there are none yet, so that the gauge can be watched before anything goes wrong.
-    pub(super) fn begin() -> Self {
-        shift(0, 0);
-        Self { reported: 0 }
-    }
-
-    /// Whether the last report was of none.
-    #[cfg(feature = "postgres")]
-    pub(super) fn is_none(&self) -> bool {
-        self.reported == 0
-    }
-
-    pub(super) fn report(&mut self, charges: usize) {
-        let before = std::mem::replace(&mut self.reported, charges);
-        shift(before, charges);
-    }
-}
-
-impl Drop for Unwritten {
-    fn drop(&mut self) {
-        self.report(0);
-    }
-}
-
-#[cfg(feature = "metrics")]
-fn shift(before: usize, after: usize) {
-    let amount = f64::from(u32::try_from(after.abs_diff(before)).unwrap_or(u32::MAX));
-    let gauge = metrics::gauge!(crate::metric::UNWRITTEN_SETTLEMENTS);
-    match after.cmp(&before) {
-        std::cmp::Ordering::Greater => gauge.increment(amount),
-        std::cmp::Ordering::Less => gauge.decrement(amount),
-        std::cmp::Ordering::Equal => gauge.increment(0.0),
-    }
-}
-
-#[cfg(not(feature = "metrics"))]
-fn shift(_: usize, _: usize) {}
-
 /// The workload of a database store in this process. The figures are read one after the other, not
 /// at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,64 +88,5 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         Gauge::leave((self.of)(&self.gauge), 1);
-    }
-}
-
-#[cfg(all(test, feature = "metrics"))]
-mod tests {
-    use std::sync::{Arc, atomic::AtomicU64 as Bits};
-
-    use metrics::{
-        Counter, Gauge as Handle, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-    };
-
-    use super::*;
-
-    /// What the only gauge shows, as the bits of a float.
-    #[derive(Default)]
-    struct Shown(Arc<Bits>);
-
-    impl Shown {
-        fn value(&self) -> f64 {
-            f64::from_bits(self.0.load(std::sync::atomic::Ordering::Relaxed))
-        }
-    }
-
-    impl Recorder for Shown {
-        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-            Counter::noop()
-        }
-
-        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Handle {
-            assert_eq!(key.name(), "tollgate_unwritten_settlements");
-            Handle::from_arc(Arc::clone(&self.0))
-        }
-
-        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-            Histogram::noop()
-        }
-    }
-
-    #[test]
-    fn writers_add_up_and_one_that_ends_takes_its_own_away() {
-        let shown = Shown::default();
-        metrics::with_local_recorder(&shown, || {
-            let (mut one, mut other) = (Unwritten::begin(), Unwritten::begin());
-            for (mine, theirs, sum) in [(0, 0, 0.0), (3, 0, 3.0), (3, 2, 5.0), (1, 2, 3.0)] {
-                one.report(mine);
-                other.report(theirs);
-                assert!((shown.value() - sum).abs() < 1e-9, "{}", shown.value());
-            }
-            drop(one);
-            assert!((shown.value() - 2.0).abs() < 1e-9, "{}", shown.value());
-            drop(other);
-            assert!(shown.value().abs() < 1e-9, "{}", shown.value());
-        });
     }
 }

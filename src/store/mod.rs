@@ -103,6 +103,8 @@ mod static_keys;
 mod tenure;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod thresholds;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod unwritten;
 mod usage_log;
 
 mod memory;

@@ -10,13 +10,10 @@
 
 #[path = "../support/http2.rs"]
 mod http2;
+#[path = "../support/log.rs"]
+mod log;
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -26,6 +23,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use log::Log;
 use tokio::net::TcpListener;
 use tollgate::{
     ApiKeyLayer, DenialFormat, PeerAddress, Price, PriceTable, Principal, Tollgate, TollgateLayer,
@@ -260,29 +258,10 @@ async fn a_grpc_refusal_is_http_200_with_a_status_and_no_body() {
     );
 }
 
-/// What is written to the log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Whoever forgets how axum tells it reads the remedy, once.
 #[tokio::test]
 async fn a_server_that_tells_no_peer_refuses_everybody_and_says_why() {
-    let log = Log::default();
-    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
-    let lines = lines.with_max_level(tracing::Level::ERROR);
-    let lines = lines.with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (log, _logged) = Log::begin_at(tracing::Level::ERROR);
     let (gate, ..) = gate().await;
     let app = axum::Router::new().layer(gate);
     let request = || Request::get("/").body(axum::body::Body::empty()).unwrap();
@@ -290,7 +269,7 @@ async fn a_server_that_tells_no_peer_refuses_everybody_and_says_why() {
         let answer = app.clone().oneshot(request()).await.unwrap();
         assert_eq!(answer.status(), 503);
     }
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let said = log.text();
     assert_eq!(
         said.matches("into_make_service_with_connect_info").count(),
         1,

@@ -1,6 +1,6 @@
 //! Calls that end before they should: what was counted by then is not all that was used.
 
-use std::{io, panic::AssertUnwindSafe, sync::Mutex};
+use std::panic::AssertUnwindSafe;
 
 use futures_util::{FutureExt, StreamExt};
 
@@ -354,32 +354,9 @@ async fn of_a_cheap_model_no_more_is_charged_than_was_held_for_it() {
     assert_eq!((nanos(&row), row.held.nanos()), ((40 + 4) * 100, HELD));
 }
 
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    pub(super) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn that_an_upgrade_is_not_counted_is_said_once() {
-    let log = Log::default();
-    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
-    let lines = lines.with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (log, _logged) = Log::begin();
     let gate = Gate::new().await;
     let upgrade = async |charge: Charge| {
         charge.add_input_tokens(7);
@@ -391,7 +368,7 @@ async fn that_an_upgrade_is_not_counted_is_said_once() {
     let flat = gate.layer(Price::flat(dollars("1")));
     let (_, row) = gate.call(flat, upgrade).await;
     assert_eq!(row.settlement.charged, dollars("1"));
-    let said = || log.text().matches("isn't counted").count();
+    let said = || log.count("isn't counted");
     assert_eq!(said(), 0, "it costs the same however much is said");
     let layer = gate.layer(by_token());
     for _ in 0..2 {
@@ -404,12 +381,9 @@ async fn that_an_upgrade_is_not_counted_is_said_once() {
 
 #[tokio::test]
 async fn that_nobody_told_the_usage_is_said_once_a_route_and_in_each_row() {
-    let log = Log::default();
-    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
-    let lines = lines.with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (log, _logged) = Log::begin();
     let gate = Gate::new().await;
-    let said = |what: &str| log.text().matches(what).count();
+    let said = |what: &str| log.count(what);
     let stream = &[
         "data: {\"model\":\"gpt-x\",\"usage\":null}\n\n",
         "data: [DONE]\n\n",

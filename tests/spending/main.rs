@@ -31,12 +31,16 @@ mod alerts;
 mod endings;
 mod left;
 mod live_price;
+#[path = "../support/log.rs"]
+mod log;
 mod payers;
 mod providers;
 mod repeated_calls;
 mod repeats;
 mod requested;
 mod tags;
+
+use log::Log;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 

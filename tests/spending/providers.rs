@@ -125,10 +125,7 @@ async fn a_stream_of_geminis_is_charged_by_its_last_part() {
 
 #[tokio::test]
 async fn usage_without_a_price_is_told_of_once_and_exported() {
-    let log = endings::Log::default();
-    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
-    let lines = lines.with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (log, _logged) = Log::begin();
     let gate = Gate::new().await;
     let layer = gate.layer(by_token());
     let spoken = r#"{"service_tier":"flex","usage":{"prompt_tokens":10,"completion_tokens":5,
@@ -141,10 +138,7 @@ async fn usage_without_a_price_is_told_of_once_and_exported() {
             .await;
         assert_eq!(nanos(&row), 10 * 1_000 + 5 * 10_000, "as text");
     }
-    assert_eq!(
-        log.text().matches("audio or images were counted").count(),
-        1
-    );
+    assert_eq!(log.count("audio or images were counted"), 1);
     let export = UsageExport::csv(gate.ledger.clone(), account());
     let csv = export.collect().await.unwrap().to_bytes();
     let csv = String::from_utf8(csv.to_vec()).unwrap();
@@ -232,10 +226,7 @@ async fn a_stream_of_zeros_that_is_left_costs_its_input() {
 
 #[tokio::test]
 async fn what_is_not_charged_by_its_count_is_not_told_of_as_unpriced() {
-    let log = endings::Log::default();
-    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
-    let lines = lines.with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (log, _logged) = Log::begin();
     let gate = Gate::new().await;
     let layer = gate.layer(by_token());
     let call = async |text: &'static str, cost: Option<Money>| {
@@ -247,7 +238,7 @@ async fn what_is_not_charged_by_its_count_is_not_told_of_as_unpriced() {
         };
         gate.call(layer.clone(), answered).await;
     };
-    let told = || log.text().matches("no price of its own").count();
+    let told = || log.count("no price of its own");
     let flex = r#"{"service_tier":"flex","usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
     call(flex, Some(dollars("1"))).await;
     call(flex, Some(Money::ZERO)).await;

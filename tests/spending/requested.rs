@@ -352,31 +352,11 @@ async fn a_budget_may_go_by_the_model() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_call_that_costs_more_than_its_hold_is_told_of_once_a_minute() {
-    let log = Log::default();
-    let (lines, writer) = (tracing_subscriber::fmt(), log.clone());
-    let lines = lines.with_writer(move || writer.clone());
-    let _subscribed = tracing::subscriber::set_default(lines.finish());
+    let (log, _logged) = Log::begin();
     let gate = Gate::new().await;
-    let said = || {
-        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        said.matches("cost more than was held").count()
-    };
+    let said = || log.count("cost more than was held");
     let layer = gate.layer(by_token());
     for (output, seconds, times) in [
         (100, 0, 0),

@@ -9,7 +9,10 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{FileKeyStore, Inner};
-use crate::domain::clock::{Clock, SystemClock};
+use crate::{
+    domain::clock::{Clock, SystemClock},
+    repeats::Repeats,
+};
 
 /// Changes and reads that may wait for their turn.
 const WAITING_MAX: usize = 1_024;
@@ -57,6 +60,8 @@ impl FileKeyStoreBuilder {
             turn: Arc::new(Semaphore::new(1)),
             queue: Arc::new(Semaphore::new(WAITING_MAX)),
             tidied: Once::new(),
+            failures: Repeats::new(),
+            unwritten_uses: Repeats::new(),
         }))
     }
 }

@@ -44,15 +44,17 @@ use super::{
     KeyId, KeyLookup, KeyStore, Page, Paged, StoreError, StoreErrorKind, StoreFuture,
     held_keys::HeldKeys,
 };
-use crate::domain::{
-    clock::{Clock, Timestamp},
-    key::{
-        KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
-        RotationOutcome,
+use crate::{
+    domain::{
+        clock::{Clock, Timestamp},
+        key::{
+            KeyDigest, KeyRecord, KeyUpdate, KeysPerOwner, Rehash, RevokedKey, Rotation,
+            RotationOutcome,
+        },
     },
+    repeats::{LogLine, Repeats},
+    sync::lock,
 };
-
-use crate::sync::lock;
 
 /// How long a change may take, including the wait for its turn.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -93,6 +95,9 @@ struct Inner {
     queue: Arc<Semaphore>,
     /// Drafts of processes that died are removed once.
     tidied: Once,
+    /// What the log has of reading the file, and of writing times of last use.
+    failures: Repeats,
+    unwritten_uses: Repeats,
 }
 
 /// What is known about the file.
@@ -233,10 +238,24 @@ impl Inner {
             Ok(Some((json, stamp))) => (Document::parse(&json), Some(stamp)),
             Err(error) => (Err(error), None),
         };
-        if let Err(error) = &document {
-            tracing::error!(target: "tollgate", path = %self.path.display(), %error, "the key file can't be used");
-        }
+        self.report(document.as_ref().err(), now);
         self.remember(document.map(Arc::new), stamp, now)
+    }
+
+    fn report(&self, failure: Option<&StoreError>, now: Duration) {
+        let path = self.path.display();
+        match failure {
+            Some(error) => {
+                if let Some(LogLine { left_out }) = self.failures.failed(error, now) {
+                    tracing::error!(target: "tollgate", %path, %error, left_out, "the key file can't be used");
+                }
+            }
+            None => {
+                if let Some(LogLine { left_out }) = self.failures.succeeded() {
+                    tracing::info!(target: "tollgate", %path, left_out, "the key file can be used again");
+                }
+            }
+        }
     }
 
     fn remember(

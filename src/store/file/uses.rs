@@ -8,6 +8,7 @@ use tokio::{runtime::Handle, task::AbortHandle, time::sleep};
 use super::{Content, FileKeyStore, Inner, Memory};
 use crate::{
     domain::{KeyId, clock::Timestamp, key::KeyRecord},
+    repeats::LogLine,
     store::StoreError,
 };
 
@@ -63,8 +64,12 @@ impl FileKeyStore {
             loop {
                 sleep(interval).await;
                 let Some(inner) = store.upgrade() else { return };
-                if let Err(error) = Self(Arc::clone(&inner)).flush().await {
-                    tracing::warn!(target: "tollgate", %error, "times of last use could not be written");
+                let flushed = Self(Arc::clone(&inner)).flush().await;
+                let now = inner.clock.elapsed();
+                if let Err(error) = flushed
+                    && let Some(LogLine { left_out }) = inner.unwritten_uses.failed(&error, now)
+                {
+                    tracing::warn!(target: "tollgate", %error, left_out, "times of last use could not be written");
                 }
                 let mut memory = inner.memory();
                 if memory.touched.is_empty() {

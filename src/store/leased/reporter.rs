@@ -20,6 +20,7 @@ use tokio::{
 use super::{accounts::Accounts, steps::Outgoing};
 use crate::{
     domain::{AccountId, books::LeaseStanding},
+    repeats::{LogLine, Repeats},
     store::{StoreError, StoreErrorKind},
 };
 
@@ -42,6 +43,7 @@ pub(super) struct LeaseReporter {
     /// Accounts whose step the store rejected since the waiters were last checked.
     failed: Vec<AccountId>,
     retry: Option<Pin<Box<Sleep>>>,
+    failures: Repeats,
 }
 
 struct Answer {
@@ -70,6 +72,7 @@ impl LeaseReporter {
             answers: JoinSet::new(),
             failed: Vec::new(),
             retry: None,
+            failures: Repeats::new(),
         }
     }
 
@@ -155,21 +158,34 @@ impl LeaseReporter {
     }
 
     fn handle_answer(&mut self, Answer { sent, answer }: &Answer) {
-        if let Err(error) = answer {
+        match answer {
+            Err(error) => self.note_failure(sent, error),
+            Ok(_) => {
+                if let Some(LogLine { left_out }) = self.failures.succeeded() {
+                    tracing::info!(target: "tollgate::ledger", left_out, "the store accepts lease reports again");
+                }
+            }
+        }
+        if self.accounts.answered(sent, answer) {
+            self.send(Some(&sent.account), false);
+        }
+    }
+
+    fn note_failure(&mut self, sent: &Outgoing, error: &StoreError) {
+        let now = self.accounts.clock.elapsed();
+        if let Some(LogLine { left_out }) = self.failures.failed(error, now) {
             tracing::error!(
                 target: "tollgate::ledger",
                 %error,
+                left_out,
                 lease = %sent.step.id,
                 account = %sent.account,
                 rows = sent.step.served.len(),
                 "the store did not accept a lease report"
             );
-            if !self.failed.contains(&sent.account) {
-                self.failed.push(sent.account.clone());
-            }
         }
-        if self.accounts.answered(sent, answer) {
-            self.send(Some(&sent.account), false);
+        if !self.failed.contains(&sent.account) {
+            self.failed.push(sent.account.clone());
         }
     }
 

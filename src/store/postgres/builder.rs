@@ -31,6 +31,7 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
+    repeats::Repeats,
     store::{
         StoreError, Tenure, alerts::Alerts, bounds::not_zero, changes::Listeners, gauge::Gauge,
         leasing::RECOVER_AFTER_MIN, settling::Settling,
@@ -275,6 +276,9 @@ impl PostgresStoreBuilder {
             log_final_up_to: AtomicI64::new(0),
             events: Mutex::default(),
             writing_events: tokio::sync::Mutex::default(),
+            unwritten_batches: Repeats::new(),
+            locked_calls: Repeats::new(),
+            failed_maintenance: Repeats::new(),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
             listeners: Listeners::default(),
@@ -310,47 +314,23 @@ impl fmt::Debug for PostgresStoreBuilder {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        net::TcpListener,
-        sync::{Arc, Mutex},
-    };
+    use std::net::TcpListener;
 
     use sqlx::postgres::PgPoolOptions;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::log::Log;
 
     /// What is logged while a store is opened on a database that takes connections and says nothing.
     async fn said_in(wait: Duration) -> (String, String) {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = silent.local_addr().unwrap().port();
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone());
-        let _subscribed = tracing::subscriber::set_default(subscriber.finish());
+        let (log, _logged) = Log::begin();
         let pool = PgPoolOptions::new().acquire_timeout(wait);
         let pool = pool.connect_lazy(&format!("postgres://ann:s3cret@127.0.0.1:{port}/books"));
         let error = PostgresStore::builder(pool.unwrap()).open().await;
-        let said = lines.0.lock().unwrap().clone();
-        let said = String::from_utf8(said).unwrap();
         (
-            said.replace(&port.to_string(), "PORT"),
+            log.text().replace(&port.to_string(), "PORT"),
             error.unwrap_err().to_string(),
         )
     }

@@ -12,7 +12,11 @@ use sqlx::{AssertSqlSafe, postgres::PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::{Shared, connection, convert::Failure, instance::Instance, maintenance::IDLE};
-use crate::{domain::clock::Timestamp, store::failure_detector::FailureDetector};
+use crate::{
+    domain::clock::Timestamp,
+    repeats::{LogLine, Repeats},
+    store::failure_detector::FailureDetector,
+};
 
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +47,7 @@ pub(super) struct Beat {
 
 /// Sends heartbeats and checks others until the store is closed.
 pub(super) async fn run(shared: Arc<Shared>) {
+    let failures = Repeats::new();
     loop {
         sleep(IDLE).await;
         let mut heartbeat = shared.heartbeat.lock().await;
@@ -50,7 +55,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             return;
         }
         if let Err(Failure { error, .. }) = heartbeat.run_due(&shared).await {
-            tracing::error!(target: "tollgate::postgres", %error, "can't send this process's heartbeat");
+            let now = shared.settings.clock.elapsed();
+            if let Some(LogLine { left_out }) = failures.failed(&error, now) {
+                tracing::error!(target: "tollgate::postgres", %error, left_out, "can't send this process's heartbeat");
+            }
+        } else if !is_beat_overdue(&shared)
+            && let Some(LogLine { left_out }) = failures.succeeded()
+        {
+            tracing::info!(target: "tollgate::postgres", left_out, "this process's heartbeat is sent again");
         }
     }
 }

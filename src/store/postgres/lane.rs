@@ -26,10 +26,8 @@ use super::{
 };
 use crate::{
     domain::AccountId,
-    store::{
-        StoreError, StoreErrorKind,
-        gauge::{Gauge, Unwritten},
-    },
+    repeats::LogLine,
+    store::{StoreError, StoreErrorKind, gauge::Gauge, unwritten::Unwritten},
 };
 
 /// Commands per transaction.
@@ -266,7 +264,12 @@ impl Lane {
             outcome = self.attempt(batch).await;
         }
         match outcome {
-            Ok(()) => self.succeed(batch),
+            Ok(()) => {
+                if let Some(LogLine { left_out }) = self.shared.unwritten_batches.succeeded() {
+                    tracing::info!(target: "tollgate::postgres", left_out, "can write again");
+                }
+                self.succeed(batch);
+            }
             Err(failure) if batch.len() > 1 && !failure.is_transient() => {
                 self.one_by_one(batch).await;
             }
@@ -320,7 +323,16 @@ impl Lane {
 
     fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.error;
-        tracing::error!(target: "tollgate::postgres", %error, commands = batch.len(), "can't write a batch");
+        let now = self.shared.settings.clock.elapsed();
+        if let Some(LogLine { left_out }) = self.shared.unwritten_batches.failed(error, now) {
+            tracing::error!(
+                target: "tollgate::postgres",
+                %error,
+                left_out,
+                commands = batch.len(),
+                "can't write a batch"
+            );
+        }
         for command in batch.drain(..) {
             self.retry_or_fail(command, failure, VecDeque::push_back);
         }
@@ -406,11 +418,15 @@ impl Lane {
             return;
         }
         let failure = Failure::locked();
-        tracing::warn!(
-            target: "tollgate::postgres",
-            calls = aside.len(),
-            "accounts are locked by others: their calls wait"
-        );
+        let now = self.shared.settings.clock.elapsed();
+        if let Some(LogLine { left_out }) = self.shared.locked_calls.failed(&failure.error, now) {
+            tracing::warn!(
+                target: "tollgate::postgres",
+                left_out,
+                calls = aside.len(),
+                "accounts are locked by others: their calls wait"
+            );
+        }
         for command in aside {
             let waits = matches!(command, Command::Hold { .. }) && command.is_wanted();
             if waits && !self.closing {

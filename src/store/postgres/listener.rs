@@ -18,7 +18,10 @@ use sqlx::{Executor, Postgres, postgres::PgListener};
 use tokio::time::{sleep, timeout};
 
 use super::{PostgresStore, Shared, connection, convert::Failure};
-use crate::store::{Change, ChangeListener, Invalidations, StoreError, StoreErrorKind};
+use crate::{
+    repeats::{LogLine, Repeats},
+    store::{Change, ChangeListener, Invalidations, StoreError, StoreErrorKind},
+};
 
 /// How long the channel may be silent before it is probed.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -48,13 +51,15 @@ impl Invalidations for PostgresStore {
 }
 
 async fn listen(shared: Arc<Shared>) {
-    let mut delay = RETRY_AFTER;
+    let (mut delay, failures) = (RETRY_AFTER, Repeats::new());
     while !shared.is_closed() {
         tokio::select! {
             () = shared.closing.notified() => return,
-            failure = receive(&shared, &mut delay) => {
-                let error = failure.error;
-                tracing::warn!(target: "tollgate::postgres", %error, "the change notification channel is down");
+            failure = receive(&shared, &mut delay, &failures) => {
+                let (error, now) = (failure.error, shared.settings.clock.elapsed());
+                if let Some(LogLine { left_out }) = failures.failed(&error, now) {
+                    tracing::warn!(target: "tollgate::postgres", %error, left_out, "the change notification channel is down");
+                }
             }
         }
         tokio::select! {
@@ -65,7 +70,7 @@ async fn listen(shared: Arc<Shared>) {
 }
 
 /// Listens until it fails.
-async fn receive(shared: &Arc<Shared>, delay: &mut Duration) -> Failure {
+async fn receive(shared: &Arc<Shared>, delay: &mut Duration, failures: &Repeats) -> Failure {
     let deadline = shared.settings.deadline;
     let connected = timeout(deadline, connect(shared)).await;
     let (mut listener, session) = match connected.unwrap_or_else(|_| Err(Failure::slow().into())) {
@@ -78,6 +83,9 @@ async fn receive(shared: &Arc<Shared>, delay: &mut Duration) -> Failure {
     };
     shared.listeners.tell(&Change::Everything);
     *delay = RETRY_AFTER;
+    if let Some(LogLine { left_out }) = failures.succeeded() {
+        tracing::info!(target: "tollgate::postgres", left_out, "the change notification channel is up again");
+    }
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
             Ok(Ok(Some(message))) => shared.listeners.tell(&Change::from_text(message.payload())),

@@ -89,8 +89,7 @@ impl Maintenance {
             match timeout(IDLE, self.requests.recv()).await {
                 Err(_) => {
                     if let Err(failure) = self.run_due(PATIENCE).await {
-                        let error = failure.error;
-                        tracing::error!(target: "tollgate::postgres", %error, "maintenance failed");
+                        tasks::log(&self.shared, &failure.error);
                     }
                 }
                 Ok(Some(Request::Flush(reply))) => {
@@ -112,7 +111,7 @@ impl Maintenance {
     /// Does everything that is due, even if some of it fails. Waits at most `patience` for the
     /// lanes.
     async fn run_due(&mut self, patience: Duration) -> Result<(), Failure> {
-        let mut outcomes = Outcomes::default();
+        let mut outcomes = Outcomes::new(&self.shared);
         let elapsed = self.shared.settings.clock.elapsed();
         outcomes.note(
             self.shared
@@ -127,6 +126,7 @@ impl Maintenance {
             outcomes.note(self.shared.in_time(touch).await)?;
             outcomes.note(self.write_events().await)?;
             self.sweep(&mut outcomes, elapsed, patience).await?;
+            outcomes.is_over();
             if outcomes.has_more {
                 self.sweep_due = elapsed;
             }

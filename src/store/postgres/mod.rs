@@ -110,14 +110,16 @@ use super::{
     gauge::{Gauge, Permit, StoreStatistics},
     settling::Settling,
 };
-use crate::domain::{
-    AccountId, KeyId,
-    audit::AuditEvent,
-    budget::Calendar,
-    clock::{Clock, Timestamp},
+use crate::{
+    domain::{
+        AccountId, KeyId,
+        audit::AuditEvent,
+        budget::Calendar,
+        clock::{Clock, Timestamp},
+    },
+    repeats::Repeats,
+    sync::lock,
 };
-
-use crate::sync::lock;
 
 pub use builder::{Migrations, PostgresStoreBuilder};
 
@@ -187,6 +189,11 @@ struct Shared {
     /// Audit events that are not written yet; at most `queue_max`.
     events: Mutex<Vec<AuditEvent>>,
     writing_events: tokio::sync::Mutex<()>,
+    /// What the log has of batches that can't be written, of calls that wait for locked accounts, and
+    /// of maintenance.
+    unwritten_batches: Repeats,
+    locked_calls: Repeats,
+    failed_maintenance: Repeats,
     closed: AtomicBool,
     /// Wakes the listener task, the only one that waits for nothing else.
     closing: Notify,

@@ -27,6 +27,8 @@ use super::{
     connections::{CONNECT_MAX, check_master, within},
 };
 use crate::{
+    domain::clock::{Clock, SystemClock},
+    repeats::{LogLine, Repeats},
     store::{
         Change, ChangeListener, Invalidations, StoreError, StoreErrorKind, changes::Listeners,
     },
@@ -273,15 +275,17 @@ impl Shared {
 }
 
 async fn run(shared: Arc<Shared>, endpoints: Vec<Endpoint>) {
-    let mut delay = RETRY_AFTER;
+    let (mut delay, failures) = (RETRY_AFTER, Repeats::new());
     for endpoint in endpoints.iter().cycle() {
         if !shared.is_needed() {
             return;
         }
-        let ended = listen(&shared, endpoint, &mut delay).await;
+        let ended = listen(&shared, endpoint, &mut delay, &failures).await;
         shared.is_connected.store(false, Ordering::Release);
-        if let Err(error) = ended {
-            tracing::warn!(target: "tollgate::redis", %error, "the change notification channel is down");
+        if let Err(error) = ended
+            && let Some(LogLine { left_out }) = failures.failed(&error, SystemClock.elapsed())
+        {
+            tracing::warn!(target: "tollgate::redis", %error, left_out, "the change notification channel is down");
         }
         sleep(delay).await;
         delay = delay.saturating_mul(2).min(RETRY_AFTER_MAX);
@@ -293,12 +297,16 @@ async fn listen(
     shared: &Arc<Shared>,
     endpoint: &Endpoint,
     delay: &mut Duration,
+    failures: &Repeats,
 ) -> Result<(), StoreError> {
     let ended = Arc::new(Notify::new());
     let mut connection = shared.connect(endpoint, &ended).await?;
     shared.is_connected.store(true, Ordering::Release);
     shared.listeners.tell(&Change::Everything);
     *delay = RETRY_AFTER;
+    if let Some(LogLine { left_out }) = failures.succeeded() {
+        tracing::info!(target: "tollgate::redis", left_out, "the change notification channel is up again");
+    }
     // Whatever is published meanwhile: a replica takes that too, and its master never hears of it.
     let mut probes = interval(PROBE_EVERY);
     probes.reset();

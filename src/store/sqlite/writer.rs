@@ -30,9 +30,9 @@ use super::{
     maintenance::Maintenance,
     open,
 };
-use crate::store::{
-    StoreError,
-    gauge::{Gauge, Unwritten},
+use crate::{
+    repeats::{LogLine, Repeats},
+    store::{StoreError, gauge::Gauge, unwritten::Unwritten},
 };
 
 pub(super) use apart::Damage;
@@ -73,6 +73,8 @@ pub(super) struct Writer<'c> {
     apart_due: Duration,
     /// Whether the last transaction could write nothing.
     is_refused: bool,
+    /// What couldn't be written, so that the log says it seldom.
+    failures: Repeats,
     /// How many callers were answered last.
     answered: usize,
     /// When it last left the lock alone.
@@ -143,6 +145,7 @@ impl<'c> Writer<'c> {
             unwritten: Unwritten::begin(),
             apart_due: Duration::ZERO,
             is_refused: false,
+            failures: Repeats::new(),
             answered: 0,
             rested_at: Duration::ZERO,
         };
@@ -235,6 +238,9 @@ impl<'c> Writer<'c> {
         }
         match self.transaction(batch, joining) {
             Ok(()) => {
+                if let Some(LogLine { left_out }) = self.failures.succeeded() {
+                    tracing::info!(target: "tollgate::sqlite", left_out, "can write again");
+                }
                 self.answered = batch.len();
                 self.succeed(batch);
                 true

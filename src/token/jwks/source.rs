@@ -28,6 +28,7 @@ pub(super) use self::{
 use super::{JwksError, fetch::Fetcher};
 use crate::{
     domain::clock::Clock,
+    repeats::Repeats,
     token::{key::DefaultAlgorithms, live::Shared},
 };
 
@@ -76,6 +77,7 @@ pub(super) struct Source {
     /// The number of the last completed fetch.
     over: watch::Sender<u64>,
     waiting: Arc<Semaphore>,
+    failures: Repeats,
 }
 
 /// All moments are of the monotonic clock.
@@ -115,6 +117,7 @@ impl Source {
             overdue: AtomicBool::new(false),
             over: watch::Sender::new(0),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            failures: Repeats::new(),
         }
     }
 

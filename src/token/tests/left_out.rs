@@ -1,8 +1,7 @@
 //! Keys of a set that can't be used, beside some that can.
 
-use std::{io, sync::Mutex};
-
 use super::*;
+use crate::log::Log;
 
 const ED: &str = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
 const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
@@ -22,31 +21,9 @@ fn set(keys: &[String]) -> String {
     format!(r#"{{"keys":[{}]}}"#, keys.join(","))
 }
 
-/// What a warning says.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn said_while<T>(act: impl FnOnce() -> T) -> (T, String) {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let outcome = tracing::subscriber::with_default(subscriber, act);
-    let said = lines.0.lock().unwrap().clone();
-    (outcome, String::from_utf8(said).unwrap())
+    let (log, _logged) = Log::begin();
+    (act(), log.text())
 }
 
 /// Keys that can't be used, and why.

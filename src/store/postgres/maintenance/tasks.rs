@@ -1,14 +1,16 @@
 //! The tasks of one maintenance run, and their results.
 
+use std::sync::Arc;
+
 use super::{
     super::{
-        Work,
+        Shared, Work,
         convert::{Failure, Moment, Reason},
         idempotency,
     },
     STEP,
 };
-use crate::domain::clock::Timestamp;
+use crate::{domain::clock::Timestamp, repeats::LogLine, store::StoreError};
 
 const PRUNE: &str = "WITH oldest AS (
          SELECT position, settled_at FROM usage ORDER BY position LIMIT $3
@@ -29,14 +31,22 @@ const TOUCH: &str = "WITH used AS (
      WHERE api_key.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)";
 
 /// The results of one maintenance run.
-#[derive(Default)]
 pub(super) struct Outcomes {
+    shared: Arc<Shared>,
     failed: Option<Failure>,
     /// Some task has more to do.
     pub(super) has_more: bool,
 }
 
 impl Outcomes {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            failed: None,
+            has_more: false,
+        }
+    }
+
     /// The task's result; `None` if it failed.
     ///
     /// # Errors
@@ -47,7 +57,7 @@ impl Outcomes {
             Err(failure) if failure.reason == Reason::NoConnection => Err(failure),
             Err(failure) => {
                 if let Some(Failure { error, .. }) = self.failed.replace(failure) {
-                    tracing::error!(target: "tollgate::postgres", %error, "maintenance failed");
+                    log(&self.shared, &error);
                 }
                 Ok(None)
             }
@@ -60,8 +70,25 @@ impl Outcomes {
         Ok(())
     }
 
+    /// Everything that was due is done, with or without failures.
+    pub(super) fn is_over(&self) {
+        if self.failed.is_none()
+            && let Some(LogLine { left_out }) = self.shared.failed_maintenance.succeeded()
+        {
+            tracing::info!(target: "tollgate::postgres", left_out, "maintenance works again");
+        }
+    }
+
     pub(super) fn outcome(self) -> Result<(), Failure> {
         self.failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Logs why maintenance failed.
+pub(super) fn log(shared: &Shared, error: &StoreError) {
+    let now = shared.settings.clock.elapsed();
+    if let Some(LogLine { left_out }) = shared.failed_maintenance.failed(error, now) {
+        tracing::error!(target: "tollgate::postgres", %error, left_out, "maintenance failed");
     }
 }
 

@@ -107,6 +107,10 @@ mod of_nodes {
     use secrecy::ExposeSecret;
 
     use super::Credentials;
+    use crate::{
+        domain::clock::{Clock, SystemClock},
+        repeats::{LogLine, Repeats},
+    };
 
     /// What a cluster's client asks for each of its connections.
     #[derive(Clone)]
@@ -122,7 +126,10 @@ mod of_nodes {
             let credentials = self.0.clone();
             Box::pin(Once(Some(Box::pin(async move {
                 let asked = credentials.ask().await.map_err(|error| {
-                    tracing::warn!(target: "tollgate::redis", %error, "a node can't be connected");
+                    static FAILURES: Repeats = Repeats::new();
+                    if let Some(LogLine { left_out }) = FAILURES.failed(&error, SystemClock.elapsed()) {
+                        tracing::warn!(target: "tollgate::redis", %error, left_out, "a node can't be connected");
+                    }
                     let text = "there are no credentials";
                     RedisError::from((ErrorKind::AuthenticationFailed, text))
                 })?;

@@ -26,6 +26,7 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
+    repeats::Repeats,
     store::{StoreError, alerts::Alerts, redis::RedisClient, remote::Availability},
 };
 
@@ -146,6 +147,7 @@ impl RedisLedgerBuilder {
             records: Arc::new(Semaphore::new(places)),
             maintenance: Mutex::new(Maintenance::default()),
             registering: Mutex::default(),
+            unreturned: Repeats::new(),
             needs_reregistration: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             has_shut_down: AtomicBool::new(false),

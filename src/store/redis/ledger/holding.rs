@@ -16,6 +16,7 @@ use crate::{
         money::Money,
         usage::{Call, Hold, HoldId, HoldRequest, Outcome, Settlement},
     },
+    repeats::LogLine,
     store::{StoreError, StoreErrorKind, redis::connections::Resend},
 };
 
@@ -350,8 +351,11 @@ impl Shared {
                 Ok(written) => shared.end(&account, id, Money::ZERO, &written, true).await,
                 Err(error) => Err(error.into()),
             };
-            if let Err(Failure { error, .. }) = given_back {
-                tracing::error!(target: "tollgate::ledger", %error, hold = %id, "a hold could not be given back");
+            let now = shared.settings.clock.elapsed();
+            if let Err(Failure { error, .. }) = given_back
+                && let Some(LogLine { left_out }) = shared.unreturned.failed(&error, now)
+            {
+                tracing::error!(target: "tollgate::ledger", %error, left_out, hold = %id, "a hold could not be given back");
             }
             drop(ticket);
         });

@@ -34,6 +34,7 @@ use crate::{
         clock::Clock,
         usage::{Hold, HoldId},
     },
+    repeats::Repeats,
     store::{
         StoreError, StoreErrorKind,
         alerts::Alerts,
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) records: Arc<Semaphore>,
     pub(super) maintenance: Mutex<Maintenance>,
     pub(super) registering: Mutex<()>,
+    /// What the log has of holds that could not be given back.
+    pub(super) unreturned: Repeats,
     /// The server was unreachable, and may have lost its latest writes.
     pub(super) needs_reregistration: AtomicBool,
     pub(super) closed: AtomicBool,

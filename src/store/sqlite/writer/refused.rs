@@ -8,12 +8,18 @@ use super::{
     super::{command::Command, convert::Failure},
     Writer,
 };
-use crate::store::{StoreError, gauge::Gauge};
+use crate::{
+    repeats::LogLine,
+    store::{StoreError, gauge::Gauge},
+};
 
 impl Writer<'_> {
     pub(super) fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.0;
-        tracing::error!(target: "tollgate::sqlite", %error, commands = batch.len(), "can't write");
+        let now = self.unit.settings.clock.elapsed();
+        if let Some(LogLine { left_out }) = self.failures.failed(error, now) {
+            tracing::error!(target: "tollgate::sqlite", %error, left_out, commands = batch.len(), "can't write");
+        }
         for command in batch.drain(..) {
             let is_charge = matches!(command, Command::Settle(_) | Command::Record(_));
             let keep = is_charge || matches!(command, Command::Audit(_) | Command::Extend { .. });

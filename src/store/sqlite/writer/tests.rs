@@ -1,5 +1,7 @@
 //! A writer without a thread.
 
+mod outage;
+
 use std::sync::{
     atomic::Ordering,
     mpsc::{self, Sender},

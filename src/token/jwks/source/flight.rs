@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{OVERDUE_AFTER, Source};
-use crate::token::{VerifyingKeys, jwks::JwksError};
+use crate::{
+    repeats::LogLine,
+    token::{VerifyingKeys, jwks::JwksError},
+};
 
 /// A fetch under way. However it ends, those who wait for it are notified.
 pub(super) struct Flight {
@@ -34,6 +37,10 @@ impl Flight {
             Ok((news, fresh)) => {
                 state.succeeded = self.number;
                 state.failures = 0;
+                if let Some(LogLine { left_out }) = source.failures.succeeded() {
+                    let place = &settings.place;
+                    tracing::info!(target: "tollgate", %place, left_out, "token keys are fetched again");
+                }
                 if let Some(keys) = news {
                     state.absent.clear();
                     source.shared.replace(keys);
@@ -43,8 +50,10 @@ impl Flight {
                 (Ok(()), fresh)
             }
             Err(error) => {
-                let place = &settings.place;
-                tracing::warn!(target: "tollgate", %place, %error, "could not fetch token keys");
+                if let Some(LogLine { left_out }) = source.failures.failed(&error, now) {
+                    let place = &settings.place;
+                    tracing::warn!(target: "tollgate", %place, %error, left_out, "could not fetch token keys");
+                }
                 state.failures = state.failures.saturating_add(1);
                 (Err(error), source.rest(&state))
             }
