@@ -84,6 +84,7 @@ mod redis_under_way;
 mod redis_under_way_upkeep;
 mod refunds;
 mod refunds_of_rows;
+mod refunds_that_meet;
 #[cfg(feature = "sqlite")]
 mod restart;
 mod rolling;
@@ -347,6 +348,7 @@ laws! {
         refunds::a_refund_without_sense_is_refused_before_all_else,
         refunds_of_rows::a_row_of_usage_is_found_by_its_position,
         refunds_of_rows::a_row_is_given_back_to_the_budgets_that_it_tells_of,
+        refunds_of_rows::a_large_amount_is_given_back_to_the_last_of_it,
         refunds_of_rows::a_call_that_its_ledger_resolved_is_given_back_where_it_counted,
         operations::a_credit_line_is_spent_and_no_more,
         operations::a_hold_lives_longer_where_it_is_extended,

@@ -133,6 +133,53 @@ pub(crate) async fn a_row_is_given_back_to_the_budgets_that_it_tells_of<S: Ledge
     balances(&store, &ann, 1_032, 0).await;
 }
 
+/// Beyond what a double holds exactly, and up to the end of what an account holds.
+pub(crate) async fn a_large_amount_is_given_back_to_the_last_of_it<S: LedgerEngine>(
+    store: S,
+    clock: Time,
+) {
+    let (ann, keys) = (account("ann"), [budget("key-1")]);
+    let charged = (1 << 61) + 3;
+    pay(&store, &ann, charged).await;
+    let rolling = crate::rolling::rolling(600, i64::MAX);
+    store.set_limits(&ann, &keys[0], rolling).await.unwrap();
+    let row = spend(&store, &clock, &ann, &keys, charged).await;
+    let first = (1 << 53) + 1;
+    let mut rest = charged;
+    for (number, (amount, is_given)) in [
+        (first, true),
+        (charged - first + 1, false),
+        (charged - first - 1, true),
+        (2, false),
+        (1, true),
+        (1, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let refund = row.refund(nanos(amount), format!("refund-{number}"));
+        match store.adjust(refund).await {
+            Ok(_) if is_given => rest -= amount,
+            answer => assert!(
+                !is_given && kind(answer) == StoreErrorKind::Refused,
+                "{number}"
+            ),
+        }
+        assert_eq!(spent(&store, &ann, &keys[0]).await, [rest; 3]);
+        let found = store.budget(&ann, &keys[0]).await.unwrap();
+        assert_eq!(found.rolling.unwrap().settled(), nanos(rest));
+        balances(&store, &ann, 2 * charged - rest, 0).await;
+    }
+    // An account that is full takes nothing, and its budgets don't either.
+    let full = Adjustment::new(ann.clone(), nanos(i64::MAX - 2 * charged), "full");
+    store.adjust(full).await.unwrap();
+    let row = spend(&store, &clock, &ann, &keys, 10).await;
+    let refused = kind(store.adjust(row.refund(nanos(1), "beyond")).await);
+    assert_eq!(refused, StoreErrorKind::Refused);
+    assert_eq!(spent(&store, &ann, &keys[0]).await, [10; 3]);
+    balances(&store, &ann, i64::MAX, 0).await;
+}
+
 /// Nobody else can say where a call counted whose process is gone.
 pub(crate) async fn a_call_that_its_ledger_resolved_is_given_back_where_it_counted<
     S: LedgerEngine,

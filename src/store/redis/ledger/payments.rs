@@ -107,6 +107,11 @@ impl Shared {
         };
         let (account, names) = (&change.account, self.names.account(&change.account));
         let shard = self.shard(account.as_str());
+        let command = RedisCall::command("HGET")
+            .arg(names.refunds())
+            .arg(call.position);
+        let before: Option<String> = self.ask(shard, &command).await?;
+        // Asked last: what counts here may be this very refund, sent to another process too.
         let command = RedisCall::command("HEXISTS")
             .arg(names.references())
             .arg(change.reference.as_str());
@@ -116,10 +121,6 @@ impl Shared {
         let Some(row) = row else {
             return Err(StoreError::unknown_call().into());
         };
-        let command = RedisCall::command("HGET")
-            .arg(names.refunds())
-            .arg(call.position);
-        let before: Option<String> = self.ask(shard, &command).await?;
         let before = before.as_deref().map(codec::money).transpose()?;
         let all = before.unwrap_or_default().checked_add(change.amount);
         if all.is_none_or(|all| all > row.settlement.charged) {
