@@ -10,12 +10,23 @@ use std::{
 
 use axum::{Router, http::StatusCode, routing::get};
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
 use tollgate::{
     JwtLayer,
     clock::ManualClock,
     store::{SessionId, UserId},
-    token::{JwksUrl, SigningKey, TokenAlgorithm, TokenIssuer, TokenVerifier},
+    token::{JwksError, JwksUrl, SigningKey, TokenAlgorithm, TokenIssuer, TokenVerifier},
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -76,4 +87,67 @@ async fn a_layer_waits_for_the_keys_of_the_first_token() {
     clock.advance(Duration::from_secs(30));
     assert_eq!(status(&stranger).await, 503, "nobody can tell whose it is");
     assert_eq!(status(&ours).await, 200);
+}
+
+/// A company's own authority, and a certificate of its for `localhost`; good from 2020 to 2120.
+const CA: &[u8] = include_bytes!("grpc/certificates/ca.pem");
+const SERVER: &[u8] = include_bytes!("grpc/certificates/server.pem");
+const SERVER_KEY: &[u8] = include_bytes!("grpc/certificates/server.key");
+
+/// The port at which keys are answered over TLS.
+async fn over_tls(jwks: String) -> u16 {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_slice_iter(SERVER).map(Result::unwrap);
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            chain.collect(),
+            PrivateKeyDer::from_pem_slice(SERVER_KEY).unwrap(),
+        );
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let _ = stream.read(&mut [0; 4_096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", jwks.len());
+            let answer = format!("{head}connection: close\r\n\r\n{jwks}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_company_s_own_authority_is_trusted_where_that_was_asked_for() {
+    let clock = Arc::new(ManualClock::default());
+    let port = over_tls(issuer(&clock).jwks()).await;
+    let url = format!("https://localhost:{port}/keys");
+    let at = || JwksUrl::at(&url).dangerous_allow_private_addresses();
+    let own = at().root_certificate(CA).build().unwrap();
+    own.fetch().await.unwrap();
+    // Nobody else's word counts for it, and it counts for no other name.
+    let system = at().build().unwrap().fetch().await;
+    assert!(matches!(system, Err(JwksError::Answer(_))));
+    let by_number = JwksUrl::at(&format!("https://127.0.0.1:{port}/keys"));
+    let by_number = by_number.dangerous_allow_private_addresses();
+    let by_number = by_number.root_certificate(CA).build().unwrap();
+    let refused = by_number.fetch().await;
+    assert!(matches!(refused, Err(JwksError::Answer(_))));
+    // The other protections stay.
+    let private = JwksUrl::at(&url).root_certificate(CA).build().unwrap();
+    let refused = private.fetch().await;
+    assert!(matches!(refused, Err(JwksError::PrivateAddress)));
+    let plain = JwksUrl::at("http://id.example.com/").root_certificate(CA);
+    assert!(matches!(plain.build(), Err(JwksError::Url)));
+    for odd in [&b""[..], b"no certificate", SERVER_KEY] {
+        let refused = at().root_certificate(odd).build();
+        assert!(matches!(refused, Err(JwksError::Setting(_))));
+    }
 }

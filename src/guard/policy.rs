@@ -104,7 +104,10 @@ pub enum Verdict<P> {
     /// The request is refused, and the permit marks the refusal: a rate limit reports what is left.
     RefuseMarked(Box<Denial>, P),
     /// The request carries nothing that concerns this policy. Another policy may take it
-    /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused with this denial.
+    /// ([`.or`](crate::ApiKeyLayer::or)); if none does, it is refused with this denial. Only a
+    /// policy that abstains at once is followed by another: after I/O the request's head, which is
+    /// borrowed, isn't there any more to ask the next one about, and abstaining refuses. Where one
+    /// policy needs I/O to find out whether a request concerns it, it is the last.
     Abstain(Denial),
 }
 

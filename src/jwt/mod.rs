@@ -100,6 +100,11 @@ impl JwtLayer {
     /// causes the request, so unsafe methods and upgrades from another site's page (`Origin`,
     /// `Sec-Fetch-Site`) are refused with 403. A page loaded over http can't set a cookie whose
     /// name starts with `__Host-`. A cookie that was split (`NAME.0`, `NAME.1`, …) is reassembled.
+    ///
+    /// A cookie that isn't good is refused even beside a good key, unlike a session cookie of
+    /// NextAuth: whether its login still holds may take I/O, after which no other layer can be asked.
+    /// So a stale cookie stands in the way of a key, unless the layer for keys is
+    /// [the first](Self::or).
     #[must_use]
     pub fn cookie(self, name: &str) -> Self {
         self.read_from(Location::Cookie {

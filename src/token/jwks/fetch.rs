@@ -8,7 +8,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, StatusCode, Url,
+    Certificate, Client, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{ACCEPT, CACHE_CONTROL, HeaderMap},
     redirect::Policy,
@@ -36,8 +36,17 @@ pub(super) struct Document {
 }
 
 impl Fetcher {
-    pub(super) fn new(deadline: Duration, allowances: Allowances) -> Result<Self, JwksError> {
-        let client = Client::builder()
+    /// `roots` are trusted instead of the system's, if there are any.
+    pub(super) fn new(
+        deadline: Duration,
+        allowances: Allowances,
+        roots: &[u8],
+    ) -> Result<Self, JwksError> {
+        let client = match roots {
+            [] => Client::builder(),
+            pem => Client::builder().tls_certs_only(certificates(pem)?),
+        };
+        let client = client
             .redirect(Policy::none())
             .no_proxy()
             .referer(false)
@@ -90,6 +99,14 @@ impl Fetcher {
             json.extend_from_slice(&part);
         }
         Ok(Document { json, max_age })
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, JwksError> {
+    const ODD: JwksError = JwksError::Setting("root_certificate: certificates in PEM");
+    match Certificate::from_pem_bundle(pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(ODD),
     }
 }
 
@@ -260,7 +277,7 @@ mod tests {
 
     #[test]
     fn addresses_are_of_one_kind() {
-        let strict = Fetcher::new(Duration::from_secs(1), Allowances::default()).unwrap();
+        let strict = Fetcher::new(Duration::from_secs(1), Allowances::default(), b"").unwrap();
         for url in [
             "http://id.example.com/keys",
             "ftp://id.example.com/",

@@ -97,6 +97,7 @@ impl fmt::Debug for JwksUrl {
 pub struct JwksUrlBuilder {
     place: Location,
     allowances: Allowances,
+    roots: Option<Vec<u8>>,
     algorithms: DefaultAlgorithms,
     refresh: Duration,
     cooldown: Duration,
@@ -109,6 +110,7 @@ impl JwksUrlBuilder {
         Self {
             place,
             allowances: Allowances::default(),
+            roots: None,
             algorithms: DefaultAlgorithms::default(),
             refresh: REFRESH,
             cooldown: COOLDOWN,
@@ -149,6 +151,14 @@ impl JwksUrlBuilder {
         self
     }
 
+    /// Trusts these authorities (one or several certificates in PEM) instead of those that the
+    /// system trusts: for a provider whose certificate is of a company's own authority. Instead and
+    /// not besides, so that nobody whom that authority doesn't know can publish keys.
+    pub fn root_certificate(mut self, pem: &[u8]) -> Self {
+        self.roots = Some(pem.to_vec());
+        self
+    }
+
     /// Another source of time.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -182,7 +192,12 @@ impl JwksUrlBuilder {
         if !(FRESH_MIN..=FRESH_MAX).contains(&self.refresh) {
             return Err(JwksError::Setting("refresh: 1 minute to 1 day"));
         }
-        let fetcher = Fetcher::new(self.deadline, self.allowances)?;
+        // None by mistake, from an empty file, mustn't be everybody.
+        if self.roots.as_ref().is_some_and(Vec::is_empty) {
+            return Err(JwksError::Setting("root_certificate: certificates in PEM"));
+        }
+        let roots = self.roots.as_deref().unwrap_or_default();
+        let fetcher = Fetcher::new(self.deadline, self.allowances, roots)?;
         match &self.place {
             Location::Keys(url) => fetcher.check(url)?,
             Location::Provider { authority, .. } => fetcher.check(&configuration_of(authority))?,
