@@ -142,7 +142,7 @@ impl From<sqlx::Error> for Failure {
                     Some("22") => "a value can't be stored",
                     _ => database.message(),
                 };
-                let text = format!("PostgreSQL ({code}): {message}");
+                let text = format!("PostgreSQL ({code}): {message}{}", hint(&code));
                 Self {
                     error: StoreError::new(kind_of(&code), &text),
                     is_retryable: matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK),
@@ -201,6 +201,16 @@ fn reason_of(code: &str) -> Reason {
         _ if code == LOCK_NOT_AVAILABLE => Reason::Locked,
         Some("22" | "23" | "54") => Reason::Values,
         _ => Reason::Other,
+    }
+}
+
+/// What an operator is to look at.
+fn hint(code: &str) -> &'static str {
+    if matches!(code, "26000" | "42P05") {
+        "; a pooler that shares sessions between clients must know prepared statements: PgBouncer 1.21 \
+         or later with max_prepared_statements above zero, or pool_mode = session"
+    } else {
+        ""
     }
 }
 
@@ -355,6 +365,10 @@ mod tests {
         ] {
             assert_eq!(kind_of(code), kind, "{code}");
         }
+        for code in ["26000", "42P05"] {
+            assert!(hint(code).contains("max_prepared_statements"), "{code}");
+        }
+        assert_eq!(hint("42P01"), "");
         assert!(Failure::slow().is_transient());
         assert!(Failure::conflict().is_transient() && Failure::conflict().is_retryable);
         assert!(!Failure::corrupt("a test").is_transient());
