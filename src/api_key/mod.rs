@@ -6,6 +6,9 @@
 //!   [`Principal`](crate::Principal).
 //! - If the store fails, keys that were used within the resolver's `ttl` keep working; others get
 //!   503.
+//! - Never looks for a key in the address: that stands in logs, histories and `Referer` fields. For
+//!   old clients that know no other way, an [`AuthenticateLayer`](crate::AuthenticateLayer) of your own can ask
+//!   [`KeyResolver::find_from`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

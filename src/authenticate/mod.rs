@@ -41,6 +41,44 @@
 //! assert_eq!(service.oneshot(http::Request::new(())).await?.status(), 401);
 //! # Ok(()) }
 //! ```
+//!
+//! # Acting for another
+//!
+//! Further in than the layer that finds out who calls, a rule may say for whom: the audit log and the
+//! request's events still name the caller, and limits per account and money are the customer's.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tollgate::{AuthenticateLayer, CredentialKind, Principal, store::AccountId};
+//! use tollgate::denial::{Denial, DenialKind};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let acting = AuthenticateLayer::by_head(|head| {
+//!     let Some(caller) = head.extensions.get::<Principal>() else { return Ok(None) };
+//!     let Some(customer) = head.headers.get("x-on-behalf-of") else { return Ok(Some(caller.clone())) };
+//!     if !caller.has_role("admin") {
+//!         return Err(Denial::new(DenialKind::NotPermitted));
+//!     }
+//!     let account = customer.to_str().ok().and_then(|name| AccountId::new(name).ok());
+//!     let account = account.ok_or(Denial::new(DenialKind::Malformed))?;
+//!     // Of the administrator's rights it takes none along.
+//!     Ok(Some(caller.to_builder().account(account).roles(["customer"]).build()))
+//! });
+//! let service = acting.layer(service_fn(async |request: http::Request<()>| {
+//!     let caller = request.extensions().get::<Principal>().expect("behind the layer");
+//!     let account = caller.account().map(AccountId::as_str);
+//!     assert_eq!((caller.subject(), account, caller.has_role("admin")), ("jo", Some("acme"), false));
+//!     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+//! }));
+//! let by = |role: &str| {
+//!     let caller = Principal::builder("jo", CredentialKind::ApiKey).role(role).build();
+//!     let request = http::Request::builder().header("x-on-behalf-of", "acme");
+//!     request.extension(caller).body(()).unwrap()
+//! };
+//! assert_eq!(service.clone().oneshot(by("admin")).await?.status(), 200);
+//! assert_eq!(service.oneshot(by("support")).await?.status(), 403);
+//! # Ok(()) }
+//! ```
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 

@@ -94,11 +94,11 @@ mod thresholds;
 
 use std::sync::Mutex;
 
-use jiff::{ToSpan, tz::TimeZone};
+use jiff::ToSpan;
 use serde::{Deserialize, Serialize};
 
 pub use super::budgets::Budgets;
-use super::{AccountId, BudgetId, clock::Timestamp, money::Money};
+use super::{AccountId, BudgetId, clock::Timestamp, money::Money, quota::Zone};
 
 use crate::sync::lock;
 
@@ -251,9 +251,9 @@ impl Windows {
 /// Determines days and months in one time zone.
 ///
 /// ```
-/// use tollgate::budget::Calendar;
+/// use tollgate::{budget::Calendar, quota::Zone};
 ///
-/// let amsterdam = Calendar::in_zone("Europe/Amsterdam")?;
+/// let amsterdam = Calendar::in_zone(Zone::named("Europe/Amsterdam")?);
 /// let before = amsterdam.windows("2026-03-28T22:59:59Z".parse()?);
 /// let after = amsterdam.windows("2026-03-28T23:00:00Z".parse()?);
 /// assert_eq!(after.day - before.day, 24 * 3600);
@@ -261,11 +261,11 @@ impl Windows {
 /// let next = amsterdam.windows("2026-03-29T22:00:00Z".parse()?);
 /// assert_eq!(next.day - after.day, 23 * 3600);
 /// assert_eq!(next.month, before.month);
-/// # Ok::<(), jiff::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Calendar {
-    zone: TimeZone,
+    zone: Zone,
     /// The day looked up last: its windows, and the first second after it.
     latest: Mutex<(Windows, i64)>,
 }
@@ -274,18 +274,12 @@ impl Calendar {
     /// Days and months of Coordinated Universal Time.
     #[must_use]
     pub fn utc() -> Self {
-        Self::of(TimeZone::UTC)
+        Self::in_zone(Zone::utc())
     }
 
-    /// Days and months of a zone of the IANA time zone database.
-    ///
-    /// # Errors
-    /// When there is no such zone.
-    pub fn in_zone(name: &str) -> Result<Self, jiff::Error> {
-        TimeZone::get(name).map(Self::of)
-    }
-
-    fn of(zone: TimeZone) -> Self {
+    /// Days and months of this zone.
+    #[must_use]
+    pub fn in_zone(zone: Zone) -> Self {
         Self {
             zone,
             latest: Mutex::new((Windows::default(), i64::MIN)),
@@ -323,18 +317,18 @@ impl Calendar {
     /// When the window that `now` lies in ends, and the next one begins; `None` if it has no such end.
     #[must_use]
     pub fn end(&self, window: BudgetWindow, now: Timestamp) -> Option<Timestamp> {
-        let today = now.to_zoned(self.zone.clone()).date();
+        let today = now.to_zoned(self.zone.time_zone().clone()).date();
         let next = match window {
             BudgetWindow::Day => today.checked_add(1.day()),
             BudgetWindow::Month => today.first_of_month().checked_add(1.month()),
             BudgetWindow::Total | BudgetWindow::Rolling => return None,
         };
-        let next = next.ok()?.to_zoned(self.zone.clone()).ok()?;
+        let next = next.ok()?.to_zoned(self.zone.time_zone().clone()).ok()?;
         Some(next.timestamp())
     }
 
     fn look_up(&self, now: Timestamp) -> (Windows, i64) {
-        let local = now.to_zoned(self.zone.clone());
+        let local = now.to_zoned(self.zone.time_zone().clone());
         let day = local.start_of_day();
         let month = local
             .first_of_month()
@@ -344,7 +338,7 @@ impl Calendar {
         let end = local
             .date()
             .checked_add(1.day())
-            .and_then(|tomorrow| tomorrow.to_zoned(self.zone.clone()));
+            .and_then(|tomorrow| tomorrow.to_zoned(self.zone.time_zone().clone()));
         let second = |moment: Option<jiff::Zoned>| {
             moment.map_or(now.as_second(), |moment| moment.timestamp().as_second())
         };
@@ -372,11 +366,15 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn in_zone(name: &str) -> Calendar {
+        Calendar::in_zone(Zone::named(name).unwrap())
+    }
+
     #[test]
     fn the_day_after_one_without_a_midnight_begins_at_its_own_midnight() {
         // Chile's clocks go from 24:00 to 1:00: that day begins at one o'clock, the next at
         // midnight.
-        let santiago = Calendar::in_zone("America/Santiago").unwrap();
+        let santiago = in_zone("America/Santiago");
         let short = santiago.windows(moment("2026-09-06T12:00:00Z"));
         assert_eq!(short.day, moment("2026-09-06T04:00:00Z").as_second());
         let late = santiago.windows(moment("2026-09-07T02:59:59Z"));
@@ -393,7 +391,7 @@ mod tests {
             "America/Santiago",
             "Asia/Kathmandu",
         ] {
-            let calendar = Calendar::in_zone(zone).unwrap();
+            let calendar = in_zone(zone);
             let mut second = moment("2025-12-01T00:00:00Z").as_second();
             for _ in 0..400 {
                 let now = Timestamp::from_second(second).unwrap();
@@ -431,11 +429,11 @@ mod tests {
             "America/Havana",
             "Europe/Lisbon",
         ] {
-            let asked_before = Calendar::in_zone(zone).unwrap();
+            let asked_before = in_zone(zone);
             let mut second = moment("2026-01-01T00:00:00Z").as_second();
             for _ in 0..365 * 48 {
                 let now = Timestamp::from_second(second).unwrap();
-                let fresh = Calendar::in_zone(zone).unwrap();
+                let fresh = in_zone(zone);
                 assert_eq!(
                     asked_before.windows(now),
                     fresh.windows(now),

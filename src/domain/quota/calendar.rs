@@ -103,6 +103,10 @@ impl Zone {
         }))
     }
 
+    pub(in crate::domain) fn time_zone(&self) -> &TimeZone {
+        &self.0.zone
+    }
+
     pub(super) fn name(&self) -> &str {
         self.0.zone.iana_name().unwrap_or("UTC")
     }

@@ -15,6 +15,7 @@ use crate::{
         clock::{Clock, ManualClock, Timestamp},
         money::Money,
         page::Page,
+        quota::Zone,
         usage::{Adjustment, Credit, Expiry, Hold, HoldRequest, Idempotency, Outcome, Settlement},
     },
     store::{Ledger, MemoryStore, RedisLedger, StoreError, redis::test_server::RedisServer},
@@ -309,12 +310,12 @@ fn compare(first: &[Step], steps: impl Strategy<Value = Step>, keep_for: Duratio
     };
     let memory = MemoryStore::builder()
         .with_clock(clock.clone())
-        .calendar(Calendar::in_zone("America/Santiago").unwrap())
+        .calendar(Calendar::in_zone(Zone::named("America/Santiago").unwrap()))
         .on_alert(tell(0))
         .build();
     let redis = RedisLedger::builder(server.url())
         .with_clock(clock.clone())
-        .calendar(Calendar::in_zone("America/Santiago").unwrap())
+        .calendar(Calendar::in_zone(Zone::named("America/Santiago").unwrap()))
         .on_alert(tell(1))
         .deadline(Duration::from_secs(20));
     let redis = runtime.block_on(redis.open()).unwrap();
