@@ -53,7 +53,7 @@ pub(crate) enum Rule {
     Rolling,
     /// At most the limit in any rolling period.
     Strict,
-    /// Days or months of a zone.
+    /// Days, weeks or months of a zone.
     Calendar(CalendarPeriod, Zone),
 }
 

@@ -266,22 +266,26 @@ function make.calendar()
       end
       local n = second >= begins[3] and 3 or second >= begins[2] and 2 or 1
       local w = { most = tonumber(ARGV[at]), start = begins[n], finish = begins[n + 1], used = 0 }
-      if not w.finish or w.finish <= second then
+      -- A caller whose clock is far behind knows no window of this moment.
+      local is_behind = not w.finish or w.finish <= second
+      if is_behind then
         w.finish = second + 1
       end
       w.ends = w.finish
       local start, used, finish = match(stored or '', '^(%d+) (%d+) ?(%d*)$')
       start = tonumber(start)
       finish = tonumber(finish) or start and start >= w.start and w.finish or 0
-      if start and (start == w.start or finish > second) then
+      if start and finish > second then
         w.used = tonumber(used)
-        if finish > w.finish or finish < w.finish and start ~= w.start then
+        if finish ~= w.finish then
           w.before = lasting(w.used, finish * 1000000 - now)
         end
         if start > w.start then
           -- It started later, or the clock stepped back: usage lasts as long as it would have.
           w.start, w.ends = start, math.max(w.ends, finish)
         end
+      elseif is_behind and start == w.start then
+        w.used = tonumber(used)
       elseif stored and not start then
         local used
         used, w.before = in_use(stored)

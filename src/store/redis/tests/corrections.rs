@@ -77,6 +77,49 @@ async fn what_is_over_under_one_rule_is_over_under_another() {
     }
 }
 
+/// Also where the window of both rules began at one moment: a Monday, or the first of a month.
+#[tokio::test]
+async fn what_is_over_with_its_own_window_is_over_in_a_longer_one_that_began_with_it() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let mut script = ByHand::on(&server).await;
+    let [day, week, month] = [
+        CalendarPeriod::Day,
+        CalendarPeriod::Week,
+        CalendarPeriod::Month,
+    ]
+    .map(|period| Quotas::from(Quota::calendar(period, 9).named("window")));
+    // The 5th of January, the 1st of January and the 1st of June.
+    for (before, after, begins, days) in [
+        (&day, &week, 4, 1),
+        (&day, &month, 0, 1),
+        (&week, &month, 151, 7),
+    ] {
+        script.begin();
+        script.now += begins * DAY;
+        assert_eq!(script.ask(before, Operation::Take(9)).await.taken, 9);
+        let refused = script.ask(after, Operation::Take(1)).await.decision;
+        let wait = Duration::from_micros((days * DAY).unsigned_abs());
+        assert_eq!(refused.outcome, RateOutcome::Refused(wait), "{after:?}");
+        script.now += days * DAY - 1;
+        assert_eq!(left_of(&script.ask(after, Operation::Peek).await), 0);
+        script.now += 1;
+        assert_eq!(left_of(&script.ask(after, Operation::Peek).await), 9);
+        // What is taken under the longer one lasts as long as that.
+        script.begin();
+        script.now += begins * DAY;
+        for (quotas, units) in [(before, 4), (after, 3)] {
+            assert_eq!(
+                script.ask(quotas, Operation::Take(units)).await.taken,
+                units
+            );
+        }
+        script.now += days * DAY;
+        assert_eq!(left_of(&script.ask(after, Operation::Peek).await), 2);
+    }
+}
+
 /// A reported wait is always right, and refusals leave usage under the rule that it was taken by.
 #[tokio::test]
 async fn whoever_waits_as_told_is_admitted_whatever_rule_was_before() {
