@@ -23,6 +23,9 @@ use tollgate::{
     usage::{Adjustment, Call, Credit, Hold, HoldRequest, Settlement, Transaction, UsageEntry},
 };
 
+#[path = "../support/log.rs"]
+mod logged;
+
 use crate::{
     engines::{account, balances, budget, costs, hold, kind, nanos, pay, request, sqlite},
     leased::eager,
@@ -362,4 +365,33 @@ async fn a_spent_budget_does_not_slow_the_others_of_its_account() {
     assert!(asked < 150, "the refused ones, and few others: {asked}");
     ledger.close().await.unwrap();
     balances(&store, &ann, 1_000_000, 0).await;
+}
+
+/// On one thread, because what is logged is kept by thread.
+#[tokio::test]
+async fn that_other_reports_are_accepted_is_no_end_of_what_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(&folder).await;
+    let ann = account("ann");
+    pay(&store, &ann, 1_000_000).await;
+    let ledger = eager(store.clone());
+    let (log, _logged) = logged::Log::begin();
+    for (fault, ends) in [(&store.faults.refuses_rows, 0), (&store.faults.fails, 1)] {
+        let (held, _) = leased(&ledger, &ann, &[]).await;
+        fault.store(true, Ordering::SeqCst);
+        ledger.settle(held, costs(10)).await.unwrap();
+        let told = async {
+            while log.count("did not accept a lease report") == ends {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        at_once(told).await;
+        fault.store(false, Ordering::SeqCst);
+        let (held, _) = leased(&ledger, &ann, &[]).await;
+        ledger.settle(held, costs(10)).await.unwrap();
+        ledger.flush().await.unwrap();
+        let again = log.count("accepts lease reports again");
+        assert_eq!(again, ends, "{}", log.text());
+    }
+    ledger.close().await.unwrap();
 }

@@ -17,7 +17,11 @@ use tokio::{
     time::{Interval, MissedTickBehavior, Sleep, interval, sleep, timeout},
 };
 
-use super::{accounts::Accounts, steps::Outgoing};
+use super::{
+    accounts::Accounts,
+    lease::StepFailure,
+    steps::{Outgoing, failure},
+};
 use crate::{
     domain::{AccountId, books::LeaseStanding},
     repeats::{LogLine, Repeats},
@@ -43,7 +47,9 @@ pub(super) struct LeaseReporter {
     /// Accounts whose step the store rejected since the waiters were last checked.
     failed: Vec<AccountId>,
     retry: Option<Pin<Box<Sleep>>>,
-    failures: Repeats,
+    outage: Repeats,
+    /// Reports that the store refuses for what is in them: that it accepts others is no end of that.
+    refusals: Repeats,
 }
 
 struct Answer {
@@ -72,7 +78,8 @@ impl LeaseReporter {
             answers: JoinSet::new(),
             failed: Vec::new(),
             retry: None,
-            failures: Repeats::new(),
+            outage: Repeats::new(),
+            refusals: Repeats::new(),
         }
     }
 
@@ -161,7 +168,7 @@ impl LeaseReporter {
         match answer {
             Err(error) => self.note_failure(sent, error),
             Ok(_) => {
-                if let Some(LogLine { left_out }) = self.failures.succeeded() {
+                if let Some(LogLine { left_out }) = self.outage.succeeded() {
                     tracing::info!(target: "tollgate::ledger", left_out, "the store accepts lease reports again");
                 }
             }
@@ -173,7 +180,11 @@ impl LeaseReporter {
 
     fn note_failure(&mut self, sent: &Outgoing, error: &StoreError) {
         let now = self.accounts.clock.elapsed();
-        if let Some(LogLine { left_out }) = self.failures.failed(error, now) {
+        let told = match failure(error) {
+            StepFailure::Transient | StepFailure::Defect => &self.outage,
+            StepFailure::Refused => &self.refusals,
+        };
+        if let Some(LogLine { left_out }) = told.failed(error, now) {
             tracing::error!(
                 target: "tollgate::ledger",
                 %error,

@@ -188,7 +188,8 @@ impl Accounts {
     }
 }
 
-fn failure(error: &StoreError) -> StepFailure {
+/// Why the store did not accept a step.
+pub(super) fn failure(error: &StoreError) -> StepFailure {
     match error.kind() {
         StoreErrorKind::Unavailable | StoreErrorKind::Busy => StepFailure::Transient,
         StoreErrorKind::Internal => StepFailure::Defect,

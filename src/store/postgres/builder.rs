@@ -277,6 +277,7 @@ impl PostgresStoreBuilder {
             events: Mutex::default(),
             writing_events: tokio::sync::Mutex::default(),
             unwritten_batches: Repeats::new(),
+            refused_commands: Repeats::new(),
             locked_calls: Repeats::new(),
             failed_maintenance: Repeats::new(),
             closed: AtomicBool::new(false),

@@ -324,7 +324,13 @@ impl Lane {
     fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.error;
         let now = self.shared.settings.clock.elapsed();
-        if let Some(LogLine { left_out }) = self.shared.unwritten_batches.failed(error, now) {
+        // That others can be written is no end of what can't be done at all.
+        let told = if failure.is_transient() {
+            &self.shared.unwritten_batches
+        } else {
+            &self.shared.refused_commands
+        };
+        if let Some(LogLine { left_out }) = told.failed(error, now) {
             tracing::error!(
                 target: "tollgate::postgres",
                 %error,

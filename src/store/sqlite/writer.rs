@@ -73,8 +73,10 @@ pub(super) struct Writer<'c> {
     apart_due: Duration,
     /// Whether the last transaction could write nothing.
     is_refused: bool,
-    /// What couldn't be written, so that the log says it seldom.
-    failures: Repeats,
+    /// What the log has of an outage, and of commands that can't be done at all: others can be
+    /// written meanwhile, which is no end of that.
+    outage: Repeats,
+    refusals: Repeats,
     /// How many callers were answered last.
     answered: usize,
     /// When it last left the lock alone.
@@ -145,7 +147,8 @@ impl<'c> Writer<'c> {
             unwritten: Unwritten::begin(),
             apart_due: Duration::ZERO,
             is_refused: false,
-            failures: Repeats::new(),
+            outage: Repeats::new(),
+            refusals: Repeats::new(),
             answered: 0,
             rested_at: Duration::ZERO,
         };
@@ -238,7 +241,7 @@ impl<'c> Writer<'c> {
         }
         match self.transaction(batch, joining) {
             Ok(()) => {
-                if let Some(LogLine { left_out }) = self.failures.succeeded() {
+                if let Some(LogLine { left_out }) = self.outage.succeeded() {
                     tracing::info!(target: "tollgate::sqlite", left_out, "can write again");
                 }
                 self.answered = batch.len();

@@ -17,7 +17,12 @@ impl Writer<'_> {
     pub(super) fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.0;
         let now = self.unit.settings.clock.elapsed();
-        if let Some(LogLine { left_out }) = self.failures.failed(error, now) {
+        let told = if failure.is_passing() {
+            &self.outage
+        } else {
+            &self.refusals
+        };
+        if let Some(LogLine { left_out }) = told.failed(error, now) {
             tracing::error!(target: "tollgate::sqlite", %error, left_out, commands = batch.len(), "can't write");
         }
         for command in batch.drain(..) {
