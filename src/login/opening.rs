@@ -9,10 +9,11 @@ use crate::{
     domain::{
         SessionId, UserId,
         audit::{Act, AuditAction, AuditOutcome},
-        clock::{Timestamp, whole_second_up},
+        clock::{Clock, SystemClock, Timestamp, whole_second_up},
         denial::Denial,
         user::{SessionRecord, UserRecord, normal_email},
     },
+    repeats::{LogLine, Repeats},
     token::IssuedToken,
     trail,
 };
@@ -82,7 +83,10 @@ impl Logins {
             .users
             .rehash_password(&user.id, user.password_version, hash);
         if let Err(error) = self.await_store(stored).await {
-            tracing::warn!(user = %user.id, %error, "a stronger password hash could not be stored");
+            static FAILURES: Repeats = Repeats::new();
+            if let Some(LogLine { left_out }) = FAILURES.failed(&error, SystemClock.elapsed()) {
+                tracing::warn!(target: "tollgate", user = %user.id, %error, left_out, "a stronger password hash could not be stored");
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct FakeStore {
     hook: Mutex<Option<Hook>>,
     password_hook: Mutex<Option<Hook>>,
     pub(super) failing: AtomicBool,
+    /// Only new hashes of passwords fail.
+    pub(super) failing_rehash: AtomicBool,
     pub(super) hanging: AtomicBool,
     /// It does what it is asked for, and panics then.
     pub(super) panicking: AtomicBool,
@@ -176,6 +178,10 @@ impl UserStore for FakeStore {
         expected_version: u64,
         password_hash: String,
     ) -> StoreFuture<bool> {
+        if self.failing_rehash.load(Ordering::Acquire) {
+            let full = StoreError::new(StoreErrorKind::Unavailable, "full");
+            return StoreFuture::ready(Err(full));
+        }
         self.answer(|rows| {
             let same = |user: &&mut UserRecord| user.password_version == expected_version;
             let user = rows.user(id).filter(same);

@@ -1,6 +1,7 @@
 //! Passwords and their hashes: bounds, times, and what is stored.
 
 use super::*;
+use crate::log::Log;
 
 #[tokio::test]
 async fn passwords_have_a_length() {
@@ -77,6 +78,19 @@ async fn a_weaker_hash_is_replaced_at_login_and_no_login_ends_for_it() {
         hash,
         "not weakened"
     );
+}
+
+#[tokio::test]
+async fn an_outage_in_which_no_hash_can_be_replaced_is_told_of_once() {
+    let (world, _) = World::with_ann().await;
+    let passwords = cheap().iterations(2).build().unwrap();
+    let stronger = logins_on(&world.store, &world.clock, passwords);
+    world.store.failing_rehash.store(true, Ordering::Release);
+    let (log, _logged) = Log::begin();
+    for _ in 0..3 {
+        stronger.login(EMAIL, PASSWORD).await.unwrap();
+    }
+    assert_eq!(log.count("could not be stored"), 1, "{}", log.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
