@@ -18,11 +18,12 @@ use crate::{
         AccountId,
         books::HoldRefusal,
         denial::{Denial, DenialKind},
+        money::Money,
         principal::Principal,
         usage::Idempotency,
     },
     guard::FixedBody,
-    wire::RequestHead,
+    wire::{RequestHead, write_cost},
 };
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -318,6 +319,11 @@ impl Recording {
     pub(super) fn head(&mut self, status: StatusCode, headers: HeaderMap) {
         self.status = status;
         self.headers = headers;
+    }
+
+    /// What the call cost, which its first answer could not always say.
+    pub(super) fn cost(&mut self, charged: Money) {
+        write_cost(&mut self.headers, charged);
     }
 
     pub(super) fn data(&mut self, piece: &[u8]) {

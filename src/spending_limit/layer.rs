@@ -143,7 +143,8 @@ impl SpendingLimitLayer {
 
     /// Sends cost headers to clients, in dollars: `x-cost-held`, `x-cost` if it is known before the
     /// body, and `x-balance-remaining` and `x-budget-remaining` as of right after the hold. An answer
-    /// that is [repeated](Self::idempotency_keys) has the first two, of the call that was paid for.
+    /// that is [repeated](Self::idempotency_keys) has the first two, of the call that was paid for,
+    /// and always its cost.
     #[must_use]
     pub fn cost_headers(self) -> Self {
         self.terms(|terms| terms.headers = CostHeaders::On)

@@ -147,11 +147,14 @@ impl OpenHold {
             details,
             ..Settlement::new(charged, outcome)
         };
-        if let Some(recording) = self.recording.take()
+        if let Some(mut recording) = self.recording.take()
             && outcome == Outcome::Completed
             && !charged.is_zero()
             && self.is_open(now)
         {
+            if self.shared.terms.headers == CostHeaders::On {
+                recording.cost(charged);
+            }
             recording.keep(now);
         }
         Some(match reservation {

@@ -50,6 +50,15 @@ impl CostFigures {
     }
 }
 
+/// Writes what a call has cost in the end.
+pub(crate) fn write_cost(headers: &mut HeaderMap, cost: Money) {
+    let mut text = Text::new([0; AMOUNT_MAX]);
+    text.push_decimal(cost);
+    if let Ok(value) = HeaderValue::from_maybe_shared(text.into_bytes()) {
+        headers.insert(COST, value);
+    }
+}
+
 /// Removes what is true at one moment only: a repeated answer says what its call cost, not what was
 /// left then.
 pub(crate) fn remove_what_was_left(headers: &mut HeaderMap) {

@@ -31,7 +31,7 @@ pub use whole::read_body;
 
 pub(crate) use connection::closing;
 pub(crate) use cookie::{CookieValue, read as read_cookie, read_named as read_named_cookie};
-pub(crate) use cost_headers::{CostFigures, remove_what_was_left};
+pub(crate) use cost_headers::{CostFigures, remove_what_was_left, write_cost};
 pub(crate) use credential::{Credential, Credentials, KeyHeaders, X_API_KEY, are_doubled};
 pub use credential_places::CredentialPlaces;
 pub(crate) use denial::{RefusedRequest, kind_of_status};

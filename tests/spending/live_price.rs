@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use futures_util::StreamExt;
 use http_body_util::Full;
 use serde_json::json;
 use tollgate::{BodyDigestLayer, HeldUse, LivePrice, RequestShape};
@@ -183,6 +184,44 @@ async fn a_retry_shows_the_price_of_the_call_that_was_paid_for() {
     assert_eq!(paid, (200, false, told(["3", "3", "96"])));
     let left = gate.ledger.balance(&account()).await.unwrap();
     assert_eq!(left.available(), dollars("96"));
+}
+
+/// The first answer can't say it, or not yet all of it; the retry's can.
+#[tokio::test]
+async fn a_retry_says_what_the_call_cost_in_the_end() {
+    for (by_handler, at_first, cost) in [(false, None, "0.000057"), (true, Some("0.001"), "0.002")]
+    {
+        let gate = Gate::new().await;
+        let layer = gate
+            .layer(by_token().cost_from(CostSource::Body))
+            .idempotency_keys(IdempotencyKeys::new())
+            .cost_headers();
+        let service = layer.layer(service_fn(async |request: Request<()>| {
+            let charge = request.extensions().get::<Charge>().unwrap().clone();
+            let set = move |cost| {
+                if by_handler {
+                    charge.set(dollars(cost));
+                }
+            };
+            set("0.001");
+            let pieces = stream::iter([USAGE]).map(move |piece| {
+                set("0.002");
+                Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(piece.as_bytes())))
+            });
+            let answer = Response::builder().header(CONTENT_TYPE, "application/json");
+            Ok::<_, Infallible>(answer.body(StreamBody::new(pieces)).unwrap())
+        }));
+        let key = &[("idempotency-key", "a")];
+        let call = || service.clone().oneshot(request_with("key-1", key));
+        let first = call().await.unwrap();
+        assert_eq!(told(&first)[0], at_first);
+        assert!(!said(first).await.1);
+        assert_eq!(gate.last().await.settlement.charged, dollars(cost));
+        let again = call().await.unwrap();
+        assert_eq!(told(&again), [Some(cost), Some("0.002"), None]);
+        assert!(said(again).await.1);
+        assert_eq!(gate.rows().await, 1);
+    }
 }
 
 /// Free routes know no keys, so a retry runs again, and costs nothing.
