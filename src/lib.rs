@@ -117,7 +117,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | extractors, refusals as handler results, axum's peer address, and the full path inside nested routers; without it, route tables see only what the outer router leaves of the path |
-//! | `tonic` | an interceptor for permissions, tonic's peer address |
+//! | `tonic` | an interceptor for permissions, the caller of a tonic request, status details, tonic's peer address |
 //! | `jwks` | `JwksUrl`: keys of token issuers from an address, or by OpenID Connect discovery |
 //! | `redis` | `RedisClient` and what it leads to, `RedisRateLimiter`, `RedisConcurrency`, `RedisLedger`, `RedisSessions`, `RedisInvalidations`: rate limits, requests under way, money, logins and change notifications that several processes share |
 //! | `redis-cluster` | `redis` on a cluster: `RedisClient::cluster` |
@@ -125,7 +125,7 @@
 //! | `postgres` | `PostgresStore`: keys, users, logins and money for many processes, and change notifications |
 //! | `sqlite` | `SqliteStore`: keys, users, logins and money in one file |
 //! | `metrics` | [three counters and a gauge](#what-an-operator-sees) |
-//! | `test-util` | `ManualClock`, and `conformance`: tests of the laws that [a store of your own](store#a-store-of-ones-own) must keep |
+//! | `test-util` | `ManualClock`, and `conformance`: tests of the laws that [a store of your own](store#a-store-of-ones-own) must keep, unless it is a `Ledger` |
 //! | `full` | all of them but `test-util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
