@@ -122,16 +122,18 @@ async fn the_applications_url_chooses_the_cookie_and_the_origin() {
         "next-auth.session-token",
         "__Secure-next-auth.session-token",
     );
-    for (url, own, other) in [
-        ("http://localhost:3000", plain, secure),
-        ("HTTPS://a.example/app/api/auth", secure, plain),
+    for (url, own, other, alone) in [
+        ("http://localhost:3000", plain, secure, 200),
+        // A network attacker can set it, and the application doesn't look at it.
+        ("HTTPS://a.example/app/api/auth", secure, plain, 401),
     ] {
         let good = format!("{}; {other}=a.b.c.d.e", cookie(own));
         let stale = format!("{}; {own}=a.b.c.d.e", cookie(other));
         for (sent, status) in [
             (good, 200),
             (stale, 401),
-            (cookie(other), 200),
+            (cookie(other), alone),
+            (format!("{own}=; {}", cookie(other)), alone),
             (cookie("sid"), 401),
         ] {
             let answer = ask(&of_url(url), "GET", &[("cookie", &sent)]).await;

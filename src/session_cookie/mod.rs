@@ -92,9 +92,13 @@ impl SessionCookieLayer {
 
     /// The application's own URL (`NEXTAUTH_URL`, `AUTH_URL`), with or without a path. It chooses the
     /// cookie by it: if the URL is `https`, the one whose name begins with `__Secure-`, and else the
-    /// other; so does this layer, which looks at the second only if there is none of the first. Pages
-    /// of the URL's origin may send unsafe requests with the cookie
-    /// ([`add_trusted_origin`](Self::add_trusted_origin)). Names that were set before are replaced.
+    /// other. So does this layer. Of an `https` application the other cookie is never looked at: a
+    /// network attacker can set it, to a session of his own, for a browser that has none. Of an `http`
+    /// application the `__Secure-` one is looked at if there is none of the other. Pages of the URL's
+    /// origin may send unsafe requests with the cookie
+    /// ([`add_trusted_origin`](Self::add_trusted_origin)). Names that were set before are replaced; an
+    /// application that sets `useSecureCookies` against its URL needs its name set after this
+    /// ([`name`](Self::name)).
     ///
     /// ```
     /// use tollgate::{SessionCookieLayer, token::SessionCookieVerifier};
@@ -109,12 +113,11 @@ impl SessionCookieLayer {
     pub fn application_url(self, url: &str) -> Result<Self, InvalidOrigin> {
         let origin = Origin::of_url(url)?;
         let [secure, plain] = self.gate.policy().verifier.cookie_names();
-        let names = if origin.is_https() {
-            [secure, plain]
+        let named = if origin.is_https() {
+            self.name(secure)
         } else {
-            [plain, secure]
+            self.name(plain).add_name(secure)
         };
-        let named = self.change(|policy| policy.names = names.map(Into::into).into());
         Ok(named.add_trusted_origin(origin))
     }
 

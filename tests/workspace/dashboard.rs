@@ -75,7 +75,11 @@ async fn a_page_of_another_site_makes_no_key() {
     let home = home();
     let trusting = launch(&home).env("NEXTAUTH_URL", "https://app.example.com/app/api/auth");
     let server = trusting.start().await;
-    let session = Cookie::of("ann");
+    let session = Cookie(
+        Cookie::of("ann")
+            .0
+            .replace("next-auth", "__Secure-next-auth"),
+    );
     let made = make_key(&server, &session).await;
     let path = format!("/api/keys/{}", made["id"].as_str().unwrap());
     let own = format!("http://{}", server.address);
