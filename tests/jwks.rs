@@ -146,7 +146,18 @@ async fn a_company_s_own_authority_is_trusted_where_that_was_asked_for() {
     assert!(matches!(refused, Err(JwksError::PrivateAddress)));
     let plain = JwksUrl::at("http://id.example.com/").root_certificate(CA);
     assert!(matches!(plain.build(), Err(JwksError::Url)));
-    for odd in [&b""[..], b"no certificate", SERVER_KEY] {
+    const UNREADABLE: &[u8] = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let torn = &CA[..CA.len() / 2];
+    let [one_bad, one_torn] = [UNREADABLE, torn].map(|bad| [CA, b"\n", bad].concat());
+    for odd in [
+        &b""[..],
+        b"no certificate",
+        SERVER_KEY,
+        UNREADABLE,
+        torn,
+        &one_bad,
+        &one_torn,
+    ] {
         let refused = at().root_certificate(odd).build();
         assert!(matches!(refused, Err(JwksError::Setting(_))));
     }

@@ -16,6 +16,8 @@ use reqwest::{
 
 use super::{BYTES_MAX, JwksError};
 
+pub(super) const ODD_ROOTS: JwksError = JwksError::Setting("root_certificate: certificates in PEM");
+
 /// Which protections are disabled.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Allowances {
@@ -56,7 +58,11 @@ impl Fetcher {
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(PublicAddresses { allowances }))
             .build()
-            .map_err(failure)?;
+            // Only they are parsed here; the rest is constant.
+            .map_err(|error| match roots {
+                [] => failure(error),
+                _ => ODD_ROOTS,
+            })?;
         Ok(Self { client, allowances })
     }
 
@@ -103,10 +109,9 @@ impl Fetcher {
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, JwksError> {
-    const ODD: JwksError = JwksError::Setting("root_certificate: certificates in PEM");
     match Certificate::from_pem_bundle(pem) {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(ODD),
+        _ => Err(ODD_ROOTS),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     JwksError,
-    fetch::{Allowances, Fetcher},
+    fetch::{Allowances, Fetcher, ODD_ROOTS},
     source::{FRESH_MAX, FRESH_MIN, Location, Settings, SharedSource, Source, configuration_of},
 };
 use crate::{
@@ -61,7 +61,10 @@ impl JwksUrl {
 
     /// Builds a source of the keys of an issuer with tenants, whose configuration is found where
     /// `place` stands for the tenant, and must name the template as its issuer, to the letter. For
-    /// Microsoft Entra, `place` is `organizations`, or `common` with personal accounts too.
+    /// Microsoft Entra, `place` is `organizations`, or `common` with personal accounts too. It only
+    /// chooses where keys are asked for: whose tokens count, the template says, and
+    /// [`of_any_tenant`](IssuerTemplate::of_any_tenant) includes the tenant of personal accounts if a
+    /// key of the set signs for it.
     pub fn discover_template(template: &IssuerTemplate, place: &str) -> JwksUrlBuilder {
         JwksUrlBuilder::new(Location::Provider {
             // Without one, there is no address, which `build` refuses.
@@ -194,7 +197,7 @@ impl JwksUrlBuilder {
         }
         // None by mistake, from an empty file, mustn't be everybody.
         if self.roots.as_ref().is_some_and(Vec::is_empty) {
-            return Err(JwksError::Setting("root_certificate: certificates in PEM"));
+            return Err(ODD_ROOTS);
         }
         let roots = self.roots.as_deref().unwrap_or_default();
         let fetcher = Fetcher::new(self.deadline, self.allowances, roots)?;
