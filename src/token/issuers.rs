@@ -18,7 +18,21 @@ const fn wrong(reason: &'static str) -> TokenError {
     TokenError::new(TokenErrorKind::WrongIssuer, reason)
 }
 
-/// The issuers whose tokens a verifier takes.
+/// The issuers whose tokens a verifier takes, or a [`Policy`](crate::guard::Policy) of one's own that
+/// judges bearer tokens beside a [`JwtLayer`](crate::JwtLayer). None are named by default.
+///
+/// ```
+/// use tollgate::token::{IssuerTemplate, Issuers};
+///
+/// let entra = "https://login.microsoftonline.com/{tenantid}/v2.0";
+/// let issuers = Issuers::default()
+///     .add_name("https://id.example.com")
+///     .add_template(IssuerTemplate::of_any_tenant(entra, "tid")?);
+/// assert!(issuers.have("https://id.example.com"));
+/// assert!(issuers.have("https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0"));
+/// assert!(!issuers.have(entra));
+/// # Ok::<(), tollgate::token::TokenConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Issuers {
     pub(super) names: Vec<Box<str>>,
@@ -26,13 +40,28 @@ pub struct Issuers {
 }
 
 impl Issuers {
+    /// Adds one by its name, the `iss` of its tokens.
+    #[must_use]
+    pub fn add_name(mut self, issuer: &str) -> Self {
+        self.names.push(issuer.into());
+        self
+    }
+
+    /// Adds one that has a name for each of its tenants.
+    #[must_use]
+    pub fn add_template(mut self, template: IssuerTemplate) -> Self {
+        self.templates.push(template);
+        self
+    }
+
     /// None are named: tokens of any are taken.
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty() && self.templates.is_empty()
     }
 
     /// Whether an `iss` is one of them, by itself: the token's other claims may still belie it.
-    pub(super) fn have(&self, issuer: &str) -> bool {
+    #[must_use]
+    pub fn have(&self, issuer: &str) -> bool {
         self.names.iter().any(|name| **name == *issuer) || self.template_of(issuer).is_some()
     }
 
@@ -92,6 +121,10 @@ impl Issuers {
 ///   that a tenant's administrator may set, is its tenant's alone. So one tenant's users are never
 ///   taken for another's.
 /// - The tenant is the attribute `tenant`, which is [`Principal::tenant`](crate::Principal::tenant).
+/// - Roles, scopes and other attributes are as the token has them, and a tenant's administrator
+///   decides which of them its users have: of Entra's, who is given an application's roles. So a role
+///   is one within its tenant. What belongs to the service's own operator asks for a tenant of its own
+///   besides, or for a verifier of that tenant alone.
 ///
 /// Tokens of Entra's version 1 have the issuer `https://sts.windows.net/{tenantid}/`, and keys at
 /// `https://login.microsoftonline.com/common/discovery/keys`, which have no `issuer`.

@@ -205,6 +205,80 @@ async fn tenants_may_have_a_verifier_each() {
     }
 }
 
+/// A policy of one's own that judges opaque tokens with an issuer, as an introspection would.
+#[derive(Clone, Debug)]
+struct Introspecting {
+    judged: Issuers,
+    left: Issuers,
+}
+
+impl Policy for Introspecting {
+    type Permit = Identified;
+
+    fn name(&self) -> &'static str {
+        "introspecting"
+    }
+
+    fn places(&self) -> CredentialPlaces {
+        CredentialPlaces::headers([http::header::AUTHORIZATION])
+    }
+
+    fn bearer_issuers(&self) -> Issuers {
+        self.judged.clone()
+    }
+
+    fn leave_bearers_of(&mut self, issuers: &Issuers) {
+        self.left = issuers.clone();
+    }
+
+    fn decide(&self, head: &RequestHead<'_>) -> Decision<Identified> {
+        let bearer = head.headers["authorization"].to_str().unwrap();
+        let claims = bearer.split('.').nth(1).unwrap();
+        let claims: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        let issuer = claims["iss"].as_str().unwrap();
+        Decision::Ready(if self.judged.have(issuer) {
+            let caller = Principal::builder(issuer, CredentialKind::Token).build();
+            Verdict::Admit(Identified::new(caller))
+        } else if self.left.have(issuer) {
+            Verdict::Abstain(denial(DenialKind::CredentialInvalid))
+        } else {
+            Verdict::Refuse(denial(DenialKind::CredentialInvalid))
+        })
+    }
+}
+
+impl Authenticator for Introspecting {
+    type Policy = Self;
+
+    fn into_gate(self) -> Gate<Self> {
+        Gate::new(self)
+    }
+}
+
+#[tokio::test]
+async fn a_policy_of_one_s_own_names_its_issuers_too() {
+    let template = "https://id.example.com/{tenant}/";
+    let tenant = template.replace("{tenant}", "72f988bf-86f1-41af-91ab-2d7cd011db47");
+    let template = IssuerTemplate::of_any_tenant(template, "tid").unwrap();
+    let own = Introspecting {
+        judged: Issuers::default().add_name("acme").add_template(template),
+        left: Issuers::default(),
+    };
+    let (first, last) = (own.clone().or(ours()), ours().or(own));
+    for (issuer, who) in [
+        ("us", "1"),
+        ("acme", "acme"),
+        (&tenant, &tenant),
+        ("mallory", "401"),
+        ("https://id.example.com/common/", "401"),
+    ] {
+        let token = token(OURS, issuer);
+        assert_eq!(subject(&first, bearer(&token)).await, who, "{issuer}");
+        assert_eq!(subject(&last, bearer(&token)).await, who, "{issuer}");
+    }
+}
+
 /// A bad token in a cookie isn't overlooked for a good one elsewhere.
 #[tokio::test]
 async fn tokens_in_a_cookie_are_left_to_nobody() {
