@@ -1,8 +1,10 @@
 //! Well-known attacks, each with the required verdict. The signer here signs anything.
 
 mod claims;
+mod confusion;
 mod edwards;
 mod encodings;
+mod forms;
 mod headers;
 #[cfg(feature = "jwks")]
 mod jwks;
@@ -10,12 +12,15 @@ mod jwks_file;
 mod keys;
 mod left_out;
 mod mapping;
+mod odd_claims;
 mod private_jwk;
 mod rotation;
+mod rsa;
 #[cfg(unix)]
 mod secret_file;
 mod segments;
 mod settings;
+mod signatures;
 mod tenants;
 mod time;
 mod timing;

@@ -1,6 +1,7 @@
 //! The vectors were made by `encode` of next-auth 4.24.15.
 
 mod auth_js;
+mod tampered;
 
 use std::{sync::Arc, time::Duration};
 

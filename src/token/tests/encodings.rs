@@ -5,7 +5,7 @@ use super::*;
 /// RFC 8410 section 4.
 const ED_PREFIX: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
 
-fn public_der(algorithm: TokenAlgorithm, pair: &SigningKey) -> Vec<u8> {
+pub(super) fn public_der(algorithm: TokenAlgorithm, pair: &SigningKey) -> Vec<u8> {
     let jwks: serde_json::Value =
         serde_json::from_str(&VerifyingKeys::from(pair.verifying().clone()).to_jwks()).unwrap();
     let member = |name| {

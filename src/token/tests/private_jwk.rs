@@ -7,7 +7,7 @@ const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e
 const OCT: &str = r#""kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow""#;
 
 // A key that was made for this test.
-const N: &str = "\
+pub(super) const N: &str = "\
     rwXnFroquJUI4B0CebaK1xLu60ajVdOKDGh9Q593h_15diRsM14Na32OzTvfvMB0BSQoAfz_F3WWQXqYXmRNJu-Y\
     ovv9T3FT3Puln32MOeswpdUw-K18CvSWV519rIqSYtFoqPACQf8I4__Hl1Eff4YwN_Xr46tyaQLySeI293oRnAIP\
     GMiYRbSJiHUGWMvS9BjpKY1Cbuwjezo5nLrzKOwnU9DDNYz91jfvstjc2Qw3FgOOdce1klkD0OMbTTB5koEvGiwE\
