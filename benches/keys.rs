@@ -1,4 +1,5 @@
-//! A million keys: what a cold one costs, by one indexed read, and a warm one, in time and in memory.
+//! A million keys: what a cold one costs, by one indexed read, and a warm one, in time and in
+//! memory.
 //!
 //! `KEYS=100000` sets how many.
 
@@ -139,7 +140,8 @@ fn call(keys: &KeyResolver, asked: &[String]) -> Duration {
     begin.elapsed() / asked.len() as u32
 }
 
-/// The same over a socket, as a client sees it: from the request's first byte to the answer's last, on one connection.
+/// The same over a socket, as a client sees it: from the request's first byte to the answer's last,
+/// on one connection.
 async fn send(keys: &KeyResolver, asked: &[Vec<String>]) -> Vec<Duration> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,6 @@
-//! What a call's money costs: hold and settle, in memory, from a lease, and on the disk, and beside it what SQLite
-//! itself can do with one update and one insert a deduction in transactions of the same size.
+//! What a call's money costs: hold and settle, in memory, from a lease, and on the disk, and beside
+//! it what SQLite itself can do with one update and one insert a deduction in transactions of the
+//! same size.
 //!
 //! `cargo bench --features sqlite --bench ledger`
 #![allow(missing_docs, reason = "criterion's macros make public items")]
@@ -141,8 +142,8 @@ fn raw(path: &Path, total: u64) -> Duration {
     started.elapsed()
 }
 
-/// The two by turns, because a disk has its moods: the medians of what each did in a second, and their
-/// ratio.
+/// The two by turns, because a disk has its moods: the medians of what each did in a second, and
+/// their ratio.
 fn beside_raw(_: &mut Criterion) {
     const ROUNDS: usize = 15;
     const DEDUCTIONS: u64 = 40_000;
@@ -175,8 +176,8 @@ fn beside_raw(_: &mut Criterion) {
     runtime.block_on(store.close()).unwrap();
 }
 
-/// `total` deductions by one caller, in bursts, after each of which what was served is written down: that is not in the
-/// time, nor is it in a call's.
+/// `total` deductions by one caller, in bursts, after each of which what was served is written
+/// down: that is not in the time, nor is it in a call's.
 fn in_bursts(runtime: &tokio::runtime::Runtime, ledger: &LeasedLedger, total: u64) -> Duration {
     const BURST: u64 = 8_192;
     let (account, budgets) = names(0);

@@ -1,7 +1,8 @@
-//! What a call's money costs on PostgreSQL: hold and settle by 256 callers, and beside it what the same server does with
-//! one single-row update a transaction, by pgbench.
+//! What a call's money costs on PostgreSQL: hold and settle by 256 callers, and beside it what the
+//! same server does with one single-row update a transaction, by pgbench.
 //!
-//! `cargo bench --features postgres --bench postgres`; it starts a private server, with every flush of the disk on.
+//! `cargo bench --features postgres --bench postgres`; it starts a private server, with every flush
+//! of the disk on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

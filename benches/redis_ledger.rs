@@ -1,8 +1,8 @@
-//! What a call's money costs through Redis: hold and settle by 1, 64 and 256 callers, beside the same two scripts with the same
-//! arguments, called through redis-rs on as many connections.
+//! What a call's money costs through Redis: hold and settle by 1, 64 and 256 callers, beside the
+//! same two scripts with the same arguments, called through redis-rs on as many connections.
 //!
-//! `cargo bench --features redis --bench redis_ledger`; it starts private servers: one that flushes its log at every write, as
-//! the ledger advises, and one that keeps none.
+//! `cargo bench --features redis --bench redis_ledger`; it starts private servers: one that flushes
+//! its log at every write, as the ledger advises, and one that keeps none.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

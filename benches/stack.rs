@@ -1,5 +1,5 @@
-//! What each layer costs over a bare service, and the whole stack, beside the sum of the parts that no such
-//! stack can do without.
+//! What each layer costs over a bare service, and the whole stack, beside the sum of the parts that
+//! no such stack can do without.
 //!
 //! `cargo bench --bench stack`; the first table takes ten seconds, criterion the rest.
 #![allow(missing_docs, reason = "criterion's macros make public items")]

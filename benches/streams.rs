@@ -81,8 +81,8 @@ fn event(number: usize) -> String {
     )
 }
 
-/// Events in pieces of a size, or an event a piece. Few, because the bytes of a stream that passes were just written: they are
-/// in the processor's cache.
+/// Events in pieces of a size, or an event a piece. Few, because the bytes of a stream that passes
+/// were just written: they are in the processor's cache.
 fn stream(size: Option<usize>) -> Stream {
     let number = if size.is_some_and(|size| size > 65_536) {
         8_192

@@ -1,8 +1,8 @@
 //! An LLM gateway: customers call a provider's models with keys of the gateway, and pay in advance.
 //!
 //! `cargo run --example gateway --features axum,jwks,sqlite`; the README shows how to call it. The
-//! provider is the one at `UPSTREAM_URL`, or else a small one that is built in. (`jwks` is named for
-//! its HTTPS client, by which this one reaches a provider.)
+//! provider is the one at `UPSTREAM_URL`, or else a small one that is built in. (`jwks` is named
+//! for its HTTPS client, by which this one reaches a provider.)
 
 #[path = "gateway/office.rs"]
 mod office;

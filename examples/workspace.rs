@@ -7,7 +7,8 @@
 //! administrator, which are unlimited. Failed attempts are limited by address
 //! (`FAILED_ATTEMPTS_PER_MINUTE`, 6000 unless set), without affecting sessions and the
 //! administrator's key; a cookie that isn't good is no session, and counts as none beside a key. A
-//! client is counted wherever it sends its key, also on unknown routes, and where no key is accepted.
+//! client is counted wherever it sends its key, also on unknown routes, and where no key is
+//! accepted.
 
 mod support;
 #[path = "workspace/wire.rs"]

@@ -1,5 +1,5 @@
-//! Floor 1: changes of keys, users and logins, each finished in a task of its own and announced to whoever remembers what it
-//! touched: the resolver of this process, listeners, and the audit log.
+//! Floor 1: changes of keys, users and logins, each finished in a task of its own and announced to
+//! whoever remembers what it touched: the resolver of this process, listeners, and the audit log.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use crate::{
 
 /// How many changes are under way at most, those that nobody waits for any more included.
 pub(crate) const CHANGES_MAX: usize = 1_024;
-/// For how many deadlines a change goes on that was too slow for its caller: after that nobody learns what became of it.
+/// For how many deadlines a change goes on that was too slow for its caller: after that nobody
+/// learns what became of it.
 const GIVEN_UP_AFTER: u32 = 12;
 
 /// Makes changes. A clone is a few reference counts.
@@ -26,7 +27,8 @@ pub(crate) struct Changes {
     under_way: Arc<Semaphore>,
 }
 
-/// What a change may touch, and the act that it is in the audit log. An act of `None` is recorded by the change itself.
+/// What a change may touch, and the act that it is in the audit log. An act of `None` is recorded
+/// by the change itself.
 pub(crate) struct Touching {
     pub(crate) may_touch: Vec<Change>,
     pub(crate) act: Option<Act>,
@@ -88,11 +90,12 @@ impl Changes {
         answer.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// Finishes a change in a task of its own, so that it is announced also when the caller hangs up meanwhile. One of which nobody
-    /// learns whether it was made is announced as though it had been.
+    /// Finishes a change in a task of its own, so that it is announced also when the caller hangs
+    /// up meanwhile. One of which nobody learns whether it was made is announced as though it had
+    /// been.
     ///
-    /// One that takes longer than the deadline goes on, and is announced when it ends; and at the deadline too, since from
-    /// then on nobody waits for it, and it may have been made.
+    /// One that takes longer than the deadline goes on, and is announced when it ends; and at the
+    /// deadline too, since from then on nobody waits for it, and it may have been made.
     pub(crate) async fn make<T: Send + 'static>(
         &self,
         Touching { may_touch, act }: Touching,
@@ -112,7 +115,8 @@ impl Changes {
         };
         let patience = self.deadline.saturating_mul(GIVEN_UP_AFTER);
         let task = trail::spawn(async move {
-            // Both are here before the store is asked: if that panics, the change may have been made all the same.
+            // Both are here before the store is asked: if that panics, the change may have been
+            // made all the same.
             let (_permit, announcement) = (permit, announcement);
             let outcome = timeout(patience, change).await;
             let outcome = outcome.unwrap_or_else(|_| Err(too_slow()));
@@ -130,7 +134,8 @@ impl Changes {
     }
 }
 
-/// The announcement of a change. Dropped while it is still due, it says that the change may have been made.
+/// The announcement of a change. Dropped while it is still due, it says that the change may have
+/// been made.
 struct Announcement {
     audience: Audience,
     may_touch: Vec<Change>,

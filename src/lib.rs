@@ -84,9 +84,9 @@
 //! `shadow_refuse`), `principal` (the [subject](Principal::subject), once known), `request_id`,
 //! `method` and `path`; refusals also have `kind` and `reason`. Store events use the targets
 //! `tollgate::ledger`, `tollgate::sqlite`, `tollgate::postgres`, `tollgate::redis` and
-//! `tollgate::audit`. None of them contains a credential. A failure that an outage repeats with every
-//! call is logged at once, then at most every ten seconds, with how many were left out (`left_out`),
-//! and the end of the outage once.
+//! `tollgate::audit`. None of them contains a credential. A failure that an outage repeats with
+//! every call is logged at once, then at most every ten seconds, with how many were left out
+//! (`left_out`), and the end of the outage once.
 //!
 //! Layers open no spans of their own: a request already has one, for example from tower-http's
 //! `TraceLayer`, further out. If it declares the fields `principal`, `credential` or `denial`

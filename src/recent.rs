@@ -1,11 +1,13 @@
 //! A bounded map that keeps what was used of late, and always has room for the newest entry.
 //!
-//! Each shard has two halves. A new entry goes into the young half; when that is full, or has grown old, it becomes the
-//! old half, and the previous old half is dropped. An entry of the old half that is used moves back into the young one. So
-//! what is in use stays, within a bound, at less than half of what an insertion into moka costs (1.9 µs).
+//! Each shard has two halves. A new entry goes into the young half; when that is full, or has grown
+//! old, it becomes the old half, and the previous old half is dropped. An entry of the old half
+//! that is used moves back into the young one. So what is in use stays, within a bound, at less
+//! than half of what an insertion into moka costs (1.9 µs).
 //!
-//! This is not a cache with an admission policy such as moka's TinyLFU: one that is full of popular entries refuses a
-//! newcomer. That is right for what can be loaded again, and wrong for what is worth something in itself.
+//! This is not a cache with an admission policy such as moka's TinyLFU: one that is full of popular
+//! entries refuses a newcomer. That is right for what can be loaded again, and wrong for what is
+//! worth something in itself.
 
 use std::{
     hash::Hash,
@@ -61,7 +63,8 @@ impl<K, V> Default for Shard<K, V> {
 impl<K: Digested, V: Clone> Recent<K, V> {
     /// Holds at most `capacity` entries, but at least two.
     pub(crate) fn new(capacity: usize) -> Self {
-        // Few entries in one shard, so that the bound is as stated whichever shards they would fall into.
+        // Few entries in one shard, so that the bound is as stated whichever shards they would fall
+        // into.
         let shards = if capacity < SHARDS.saturating_mul(16) {
             1
         } else {
@@ -75,7 +78,8 @@ impl<K: Digested, V: Clone> Recent<K, V> {
         }
     }
 
-    /// Drops what was not used for twice this time, when its shard is next asked. What is used stays.
+    /// Drops what was not used for twice this time, when its shard is next asked. What is used
+    /// stays.
     #[cfg(feature = "redis")]
     pub(crate) fn age_max(mut self, age_max: Duration) -> Self {
         self.age_max = age_max;

@@ -1,7 +1,7 @@
 //! The warm path allocates next to nothing, does no I/O and spawns nothing.
 //!
-//! There is no runtime in here: a spawn, a timer or a socket would panic. And every answer is there at the
-//! first poll, or `call` would panic as well.
+//! There is no runtime in here: a spawn, a timer or a socket would panic. And every answer is there
+//! at the first poll, or `call` would panic as well.
 
 #![expect(
     clippy::unwrap_used,
@@ -103,7 +103,8 @@ fn a_permission_allocates_nothing() {
     assert_eq!(over_bare!(scene.rbac(), scene.known()), 0);
 }
 
-/// One for the texts of all header fields together; the map of the fields grows by two, for itself and its index.
+/// One for the texts of all header fields together; the map of the fields grows by two, for itself
+/// and its index.
 #[test]
 fn limits_allocate_for_their_header_fields_alone() {
     let scene = scene();

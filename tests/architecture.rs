@@ -194,8 +194,9 @@ fn engines_know_the_domain_and_the_traits_only() {
     }
 }
 
-/// What a server's own crate calls a thing is asked in one place: code that names axum or tonic elsewhere wouldn't see
-/// what the others see. Tests may use either, and documentation speak of them.
+/// What a server's own crate calls a thing is asked in one place: code that names axum or tonic
+/// elsewhere wouldn't see what the others see. Tests may use either, and documentation speak of
+/// them.
 #[test]
 fn only_wire_knows_the_servers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,4 +1,5 @@
-//! Whose a refused token was, in the audit log: what its signature says, and never what it says itself.
+//! Whose a refused token was, in the audit log: what its signature says, and never what it says
+//! itself.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails ends")]
 

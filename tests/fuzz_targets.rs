@@ -1,5 +1,5 @@
-//! The targets of `fuzz/` on their corpus, and on what becomes of it when bytes are lost or turned: a taste of
-//! what cargo-fuzz does, on every run of the tests.
+//! The targets of `fuzz/` on their corpus, and on what becomes of it when bytes are lost or turned:
+//! a taste of what cargo-fuzz does, on every run of the tests.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What the example on plain hyper stands on, as a package of its own that names nothing more than it needs.
+//! What the example on plain hyper stands on, as a package of its own that names nothing more than
+//! it needs.
 
 #![expect(
     clippy::unwrap_used,

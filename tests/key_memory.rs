@@ -1,4 +1,5 @@
-//! What a key costs in memory while it is remembered, and while it is counted. In a process of its own: it looks at all of its memory.
+//! What a key costs in memory while it is remembered, and while it is counted. In a process of its
+//! own: it looks at all of its memory.
 
 #![cfg(target_os = "linux")]
 #![expect(

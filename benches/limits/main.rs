@@ -1,9 +1,9 @@
-//! What a limit costs: in this process by keys and windows; through Redis beside the bare script; with
-//! units taken ahead by four processes; and while Redis is killed, comes back, falls silent and speaks
-//! again.
+//! What a limit costs: in this process by keys and windows; through Redis beside the bare script;
+//! with units taken ahead by four processes; and while Redis is killed, comes back, falls silent
+//! and speaks again.
 //!
-//! `cargo bench --features redis,test-util --bench limits`, with one word or several after `--` for a part:
-//! `memory`, `redis`, `leases`, `outage`.
+//! `cargo bench --features redis,test-util --bench limits`, with one word or several after `--` for
+//! a part: `memory`, `redis`, `leases`, `outage`.
 #![allow(missing_docs, reason = "a program that prints a table")]
 #![allow(
     clippy::unwrap_used,

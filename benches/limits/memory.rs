@@ -57,8 +57,8 @@ pub(crate) fn by_keys_and_windows() {
     }
 }
 
-/// A million keys, and what is left of them when their windows are full again: what is allocated, since what
-/// an allocator keeps for later is its own affair.
+/// A million keys, and what is left of them when their windows are full again: what is allocated,
+/// since what an allocator keeps for later is its own affair.
 pub(crate) fn given_back() {
     let clock = Arc::new(ManualClock::default());
     let shared: Arc<dyn Clock> = clock.clone();

@@ -117,8 +117,8 @@ fn print(seconds: &[Mutex<Second>]) {
         all.micros.append(&mut second.micros);
     }
     all.micros.sort_unstable();
-    // What the rule gives in that time, with its burst, and a burst anew at each return: the server that
-    // was killed has lost its counts, and the other doesn't know what was admitted without it.
+    // What the rule gives in that time, with its burst, and a burst anew at each return: the server
+    // that was killed has lost its counts, and the other doesn't know what was admitted without it.
     let bound = u64::from(LIMIT) * u64::from(SECONDS + 1 + 2);
     println!(
         "  all: {admitted} admitted, at most {bound}; {failed} failed; p99 {} µs, max {} µs",

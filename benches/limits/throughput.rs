@@ -1,5 +1,5 @@
-//! Through Redis: the limiter beside the bare script, which is called through redis-rs with the same
-//! arguments on as many connections.
+//! Through Redis: the limiter beside the bare script, which is called through redis-rs with the
+//! same arguments on as many connections.
 
 use std::{
     sync::{
@@ -24,8 +24,8 @@ const TURN: Duration = Duration::from_millis(500);
 const TURNS: usize = 15;
 const MOST: u32 = 1_000_000_000;
 
-/// The windows of [`wide`] as the limiter tells them to the script: an interval in ticks, ticks in a
-/// microsecond, the burst.
+/// The windows of [`wide`] as the limiter tells them to the script: an interval in ticks, ticks in
+/// a microsecond, the burst.
 const WIDE: [(&str, u64, u64); 3] = [
     ("second", 1_000_000, 1_000_000_000),
     ("minute", 2_251_800, 37_529_996),

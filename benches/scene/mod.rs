@@ -219,7 +219,8 @@ pub(crate) fn full<B: From<&'static str>>() -> B {
     B::from(r#"{"hello":"world"}"#)
 }
 
-/// One call, as a server makes it: a clone of the service, the answer, its body to the end. Nothing waits.
+/// One call, as a server makes it: a clone of the service, the answer, its body to the end. Nothing
+/// waits.
 pub(crate) fn call<S, R, B>(service: &S, request: Request<R>)
 where
     S: Service<Request<R>, Response = Response<B>, Error = Infallible> + Clone,
@@ -237,9 +238,10 @@ where
 /// Whoever is measured: a name and one call of it.
 pub(crate) type Contestant<'a> = (&'static str, Box<dyn FnMut() + 'a>);
 
-/// What one call of each takes, in picoseconds. Short slices are taken by turns, so that whatever else the
-/// machine does meets all of them, and the tenth fastest of a hundred counts: slices in which something else
-/// was served, as most are on a busy machine, say nothing about the contestant.
+/// What one call of each takes, in picoseconds. Short slices are taken by turns, so that whatever
+/// else the machine does meets all of them, and the tenth fastest of a hundred counts: slices in
+/// which something else was served, as most are on a busy machine, say nothing about the
+/// contestant.
 pub(crate) fn by_turns(contestants: &mut [Contestant<'_>], rounds: usize) -> Vec<u128> {
     const CALLS: u32 = 32;
     let mut slices = vec![Vec::with_capacity(rounds); contestants.len()];

@@ -1,5 +1,5 @@
-//! Each layer over a bare service, beside the sum of the parts that no such layer can do without: a digest,
-//! look-ups, limit checks, header fields.
+//! Each layer over a bare service, beside the sum of the parts that no such layer can do without: a
+//! digest, look-ups, limit checks, header fields.
 
 use std::{hint::black_box, net::IpAddr, num::NonZeroU32, sync::Arc};
 

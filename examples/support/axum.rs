@@ -39,8 +39,8 @@ pub(crate) async fn serve(app: Router, port: u16) -> Result<(), StartError> {
     let (connections, shutdown) = listen(port).await?;
     // Outside of the router, so that it sees the methods of every route.
     let app = AllowLayer::new().layer(app);
-    // Answers are for one caller, and some have a key or a token in them. Shared caches leave those to
-    // requests with `authorization` alone, but not those to `x-api-key` (RFC 9111, 3.5).
+    // Answers are for one caller, and some have a key or a token in them. Shared caches leave those
+    // to requests with `authorization` alone, but not those to `x-api-key` (RFC 9111, 3.5).
     let no_store = HeaderValue::from_static("no-store");
     let app = SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store).layer(app);
     run(&shutdown, serve_connections(app, connections)).await

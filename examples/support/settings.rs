@@ -60,8 +60,8 @@ pub(crate) fn limit(name: &str, default: u32) -> Result<u32, StartError> {
     }
 }
 
-/// The lifetime of tokens, as a number of `unit`s, or `default`: from a second to the ten years that
-/// tokens and logins take.
+/// The lifetime of tokens, as a number of `unit`s, or `default`: from a second to the ten years
+/// that tokens and logins take.
 pub(crate) fn lifetime(name: &str, default: u32, unit: Duration) -> Result<Duration, StartError> {
     let number: u32 = setting(name, default)?;
     match unit.checked_mul(number) {

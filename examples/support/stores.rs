@@ -95,8 +95,8 @@ impl Stores {
 
     #[cfg(feature = "postgres")]
     async fn on_postgres(url: &str, name: &str, limits: RateLimits) -> Result<Self, StartError> {
-        // sqlx's own error may repeat the URL, and so a password. The store connects, and says it if
-        // that takes long.
+        // sqlx's own error may repeat the URL, and so a password. The store connects, and says it
+        // if that takes long.
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .connect_lazy(url)

@@ -1,4 +1,5 @@
-//! What a stranger may send, as functions of bytes. Each asserts what must hold whatever the bytes are.
+//! What a stranger may send, as functions of bytes. Each asserts what must hold whatever the bytes
+//! are.
 //!
 //! `tests/fuzz_targets.rs` of the crate includes this file, and runs it on the corpus.
 

@@ -72,8 +72,8 @@ const SHAPES: [Names; 6] = [
     },
 ];
 
-/// A request's body; the first byte says in which shape. What is read is what serde_json reads, and the
-/// object as serde_json writes it, in which no member is there twice, is read if it should be.
+/// A request's body; the first byte says in which shape. What is read is what serde_json reads, and
+/// the object as serde_json writes it, in which no member is there twice, is read if it should be.
 pub fn request(data: &[u8]) {
     let Some((first, body)) = data.split_first() else {
         return;

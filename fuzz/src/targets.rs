@@ -64,8 +64,8 @@ pub fn key(data: &[u8]) {
     }
 }
 
-/// Tokens: the bytes as they are, and as header and claims (cut at the first line's end) of a token with a
-/// good signature.
+/// Tokens: the bytes as they are, and as header and claims (cut at the first line's end) of a token
+/// with a good signature.
 pub fn token(data: &[u8]) {
     static VERIFIER: LazyLock<TokenVerifier> = LazyLock::new(|| {
         TokenVerifier::hs256(SECRET)
@@ -137,8 +137,8 @@ pub fn headers(data: &[u8]) {
     assert!(answer.status() == StatusCode::UNAUTHORIZED || grpc.is_some_and(|code| code == "16"));
 }
 
-/// The usage in an answer's body: however it is cut into pieces, it comes to the same. The first byte says
-/// which media type.
+/// The usage in an answer's body: however it is cut into pieces, it comes to the same. The first
+/// byte says which media type.
 pub fn usage(data: &[u8]) {
     let Some((first, text)) = data.split_first() else {
         return;
@@ -188,7 +188,8 @@ fn charged(media_type: &'static str, text: &[u8], cut: usize) -> Money {
     })
 }
 
-/// Paths: nobody without a credential gets anywhere but below `/public`, whatever the path is made of.
+/// Paths: nobody without a credential gets anywhere but below `/public`, whatever the path is made
+/// of.
 pub fn path(data: &[u8]) {
     static LAYER: LazyLock<RbacLayer> = LazyLock::new(|| {
         let table = RouteTable::new()

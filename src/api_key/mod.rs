@@ -7,8 +7,8 @@
 //! - If the store fails, keys that were used within the resolver's `ttl` keep working; others get
 //!   503.
 //! - Never looks for a key in the address: that stands in logs, histories and `Referer` fields. For
-//!   old clients that know no other way, an [`AuthenticateLayer`](crate::AuthenticateLayer) of your own can ask
-//!   [`KeyResolver::find_from`].
+//!   old clients that know no other way, an [`AuthenticateLayer`](crate::AuthenticateLayer) of your
+//!   own can ask [`KeyResolver::find_from`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -118,10 +118,10 @@ impl ApiKeyLayer {
     }
 
     /// Removes the header fields in which a key is looked for from requests that pass, so that a
-    /// handler that relays requests can't hand a caller's credential to its provider. Layers further
-    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs. Cookies, and
-    /// places of your own other than `authorization`, are left alone, and so is a copy of a
-    /// credential where none is looked for.
+    /// handler that relays requests can't hand a caller's credential to its provider. Layers
+    /// further in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    /// Cookies, and places of your own other than `authorization`, are left alone, and so is a copy
+    /// of a credential where none is looked for.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         Self {

@@ -44,8 +44,8 @@
 //!
 //! # Acting for another
 //!
-//! Further in than the layer that finds out who calls, a rule may say for whom: the audit log and the
-//! request's events still name the caller, and limits per account and money are the customer's.
+//! Further in than the layer that finds out who calls, a rule may say for whom: the audit log and
+//! the request's events still name the caller, and limits per account and money are the customer's.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

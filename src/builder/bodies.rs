@@ -23,8 +23,8 @@ use crate::{
 type Spending = Unless<Unless<Paying>>;
 type Paying = Then<Several<RateLimitPolicy>, Option<Gate<SpendingLimitPolicy>>>;
 
-/// The whole gate, with a [`BodyDigestLayer`] between permission and what depends on the body, limits
-/// of tokens and spending: [`TollgateBuilder::build_reading_bodies`]. Cloning is cheap.
+/// The whole gate, with a [`BodyDigestLayer`] between permission and what depends on the body,
+/// limits of tokens and spending: [`TollgateBuilder::build_reading_bodies`]. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct ReadingTollgateLayer<A: Policy> {
     outer: TollgateLayer<A>,
@@ -42,10 +42,10 @@ impl<S, A: Policy<Permit = Identified>> Layer<S> for ReadingTollgateLayer<A> {
 }
 
 impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
-    /// Builds the gate with `bodies` where it belongs: inside of permission, so that nobody's body is
-    /// read who is refused for another reason, and outside of spending, which has to know it. It
-    /// reads no bodies of requests that are [skipped](Self::skip) or
-    /// [open to strangers](Self::open_to_strangers). The service inside gets the requests with a
+    /// Builds the gate with `bodies` where it belongs: inside of permission, so that nobody's body
+    /// is read who is refused for another reason, and outside of spending, which has to know it. It
+    /// reads no bodies of requests that are [skipped](Self::skip) or [open to
+    /// strangers](Self::open_to_strangers). The service inside gets the requests with a
     /// [`DigestedBody`](crate::spending_limit::DigestedBody).
     ///
     /// Limits of [tokens](RateLimitLayer::tokens) on authenticated callers
@@ -132,8 +132,8 @@ impl Settings {
         })
     }
 
-    /// The limits of tokens on authenticated callers, by name and in their order. They report to the
-    /// client as they would among the others.
+    /// The limits of tokens on authenticated callers, by name and in their order. They report to
+    /// the client as they would among the others.
     fn take_token_limits(&mut self) -> Vec<(Box<str>, RateLimitLayer)> {
         let of_caller = self.per_principal.take();
         let (own, of_caller) = match of_caller {

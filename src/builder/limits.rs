@@ -59,16 +59,16 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 
     /// Limits requests per principal: each key together with all keys it was rotated into, or else
-    /// each user. Two keys of one customer have the quotas twice; [`per_account`](Self::per_account)
-    /// limits them together.
+    /// each user. Two keys of one customer have the quotas twice;
+    /// [`per_account`](Self::per_account) limits them together.
     pub fn per_principal(mut self, quotas: impl Into<Quotas>) -> Self {
         self.settings.per_principal = Some(PrincipalLimit::Quotas(quotas.into()));
         self.given(Setting::PerPrincipal)
     }
 
     /// Limits requests per account that pays: all keys of a customer together, beside
-    /// [`per_principal`](Self::per_principal), and checked after it. Keys' own quotas have no effect on
-    /// it. Answers say what is left of this limit, as the innermost.
+    /// [`per_principal`](Self::per_principal), and checked after it. Keys' own quotas have no
+    /// effect on it. Answers say what is left of this limit, as the innermost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -114,8 +114,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     /// this one refuses, and before permissions and payment. It uses its own clock, and counts in
     /// its own store or, if it has none, in the gate's, under `name`. Beside a limit of requests, a
     /// limit of tokens is reported only in OpenAI's fields, unless its dialects were chosen
-    /// explicitly. In a gate that [reads bodies](Self::build_reading_bodies), a limit of tokens stands
-    /// inside of the reading.
+    /// explicitly. In a gate that [reads bodies](Self::build_reading_bodies), a limit of tokens
+    /// stands inside of the reading.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -150,9 +150,9 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
     }
 
     /// Counts in `store`, so that several processes share the limits; in this process's memory by
-    /// default. The limits are called `client-ip`, `principal` and `account` there, and the others as they
-    /// were [added](Self::add_rate_limit). Gates that should count separately in one store need a
-    /// [`rate_scope`](Self::rate_scope) each.
+    /// default. The limits are called `client-ip`, `principal` and `account` there, and the others
+    /// as they were [added](Self::add_rate_limit). Gates that should count separately in one store
+    /// need a [`rate_scope`](Self::rate_scope) each.
     pub fn with_rate_store(mut self, store: impl RateStore) -> Self {
         self.settings.rate_store = Some(Arc::new(store));
         self.given(Setting::WithRateStore)
@@ -160,8 +160,8 @@ impl<A: Policy<Permit = Identified> + Clone> TollgateBuilder<A> {
 
     /// Prefixes the names of this gate's limits in the store: `jobs/client-ip` and
     /// `jobs/principal`, for `jobs`. All gates with the same scope count together, in all
-    /// processes. Refused without [`with_rate_store`](Self::with_rate_store), where there is nothing
-    /// to share.
+    /// processes. Refused without [`with_rate_store`](Self::with_rate_store), where there is
+    /// nothing to share.
     pub fn rate_scope(mut self, scope: &str) -> Self {
         self.settings.rate_scope = Some(scope.into());
         self.given(Setting::RateScope)

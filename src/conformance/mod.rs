@@ -1,14 +1,18 @@
 //! The laws that every store keeps, as tests for a store of one's own.
 //!
-//! They are those that the engines of this crate are tested by. [`keys`](keys()), [`sessions`](sessions()), [`rates`](rates()),
-//! [`slots`](slots()) and `leases` run all laws of a trait, each on a new store, under any tokio runtime; one of several threads lets them
-//! meet more of what goes wrong at once. A law that is broken panics, and is named on stderr. Each is a function too, for whoever
-//! wants a test of each, or leaves out one that says that it may be. A later version may have further laws.
+//! They are those that the engines of this crate are tested by. [`keys`](keys()),
+//! [`sessions`](sessions()), [`rates`](rates()), [`slots`](slots()) and `leases` run all laws of a
+//! trait, each on a new store, under any tokio runtime; one of several threads lets them meet more
+//! of what goes wrong at once. A law that is broken panics, and is named on stderr. Each is a
+//! function too, for whoever wants a test of each, or leaves out one that says that it may be. A
+//! later version may have further laws.
 //!
-//! Their time is that of the [`ManualClock`] that a new store is handed: one that looks at a clock, as for
-//! [`recently_used`](crate::store::KeyLookup::recently_used), is to look at that. Laws of rate limits and of leases turn it.
+//! Their time is that of the [`ManualClock`] that a new store is handed: one that looks at a clock,
+//! as for [`recently_used`](crate::store::KeyLookup::recently_used), is to look at that. Laws of
+//! rate limits and of leases turn it.
 //!
-//! What a store of one's own needs besides is public too. This one has all of it, and keeps all laws:
+//! What a store of one's own needs besides is public too. This one has all of it, and keeps all
+//! laws:
 //!
 //! ```
 //! use std::sync::{Arc, Mutex, PoisonError};
@@ -215,7 +219,8 @@ macro_rules! suite {
     (turning $(#[$doc:meta])* $suite:ident of $trait:ident: $($law:ident,)*) => {
         $(#[$doc])*
         ///
-        /// `new_store` makes a store that has nothing in it yet and reads this clock, which the laws turn.
+        /// `new_store` makes a store that has nothing in it yet and reads this clock, which the
+        /// laws turn.
         ///
         /// # Panics
         /// When a law is broken.

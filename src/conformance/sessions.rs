@@ -1,7 +1,8 @@
 //! The laws of a store of logins.
 //!
-//! Each takes a store that is empty. [`sessions`](super::sessions()) runs them all. What concerns users and logins together, as
-//! [`open_session`](SessionStore::open_session) with a password version, is none of them: stores of logins alone have no users.
+//! Each takes a store that is empty. [`sessions`](super::sessions()) runs them all. What concerns
+//! users and logins together, as [`open_session`](SessionStore::open_session) with a password
+//! version, is none of them: stores of logins alone have no users.
 
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use crate::{
     store::SessionStore,
 };
 
-/// [`end_session`](SessionStore::end_session) and [`end_sessions_of`](SessionStore::end_sessions_of) end what is open, once, and
-/// the moment of the first end stays.
+/// [`end_session`](SessionStore::end_session) and
+/// [`end_sessions_of`](SessionStore::end_sessions_of) end what is open, once, and the moment of the
+/// first end stays.
 pub async fn a_login_ends_once<S: SessionStore + Clone>(store: S) {
     for name in ["s1", "s2", "s3"] {
         store
@@ -58,7 +60,8 @@ pub async fn a_login_ends_once<S: SessionStore + Clone>(store: S) {
     assert_eq!(ended("s4").await, None);
 }
 
-/// [`exchange_refresh`](SessionStore::exchange_refresh) takes the token of the current generation, and any other ends the login.
+/// [`exchange_refresh`](SessionStore::exchange_refresh) takes the token of the current generation,
+/// and any other ends the login.
 pub async fn a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_login<
     S: SessionStore + Clone,
 >(
@@ -103,8 +106,8 @@ pub async fn a_refresh_token_is_exchanged_once_and_the_second_time_ends_the_logi
     assert_eq!(forged.await.unwrap(), RefreshOutcome::Reused);
 }
 
-/// [`exchange_refresh`](SessionStore::exchange_refresh) changes nothing of a login that is over, unknown or another user's, and
-/// carries none beyond its longest.
+/// [`exchange_refresh`](SessionStore::exchange_refresh) changes nothing of a login that is over,
+/// unknown or another user's, and carries none beyond its longest.
 pub async fn a_refresh_of_what_is_over_or_another_s_changes_nothing<S: SessionStore + Clone>(
     store: S,
 ) {
@@ -135,7 +138,8 @@ pub async fn a_refresh_of_what_is_over_or_another_s_changes_nothing<S: SessionSt
     assert_eq!(session.expires_at, later(300));
 }
 
-/// [`exchange_refresh`](SessionStore::exchange_refresh) is refused where the login would be over at once, and uses nothing up.
+/// [`exchange_refresh`](SessionStore::exchange_refresh) is refused where the login would be over at
+/// once, and uses nothing up.
 pub async fn a_refresh_that_leaves_no_time_is_refused<S: SessionStore + Clone>(store: S) {
     store
         .open_session(session("s1", "ann"), None, 1_000)
@@ -160,7 +164,8 @@ pub async fn a_refresh_that_leaves_no_time_is_refused<S: SessionStore + Clone>(s
     assert_eq!(session.expires_at, later(30), "in whole seconds");
 }
 
-/// Within its [grace](RefreshExchange::grace) the token that was exchanged last is taken once more, and no older one.
+/// Within its [grace](RefreshExchange::grace) the token that was exchanged last is taken once more,
+/// and no older one.
 pub async fn a_grace_takes_the_immediate_parent_once_more<S: SessionStore + Clone>(store: S) {
     store
         .open_session(session("s1", "ann"), None, 1_000)
@@ -185,8 +190,8 @@ pub async fn a_grace_takes_the_immediate_parent_once_more<S: SessionStore + Clon
     assert_eq!(grandparent, RefreshOutcome::Reused);
 }
 
-/// [`open_session`](SessionStore::open_session) forgets what is too many: first what is over, then what ends first, never the new
-/// login.
+/// [`open_session`](SessionStore::open_session) forgets what is too many: first what is over, then
+/// what ends first, never the new login.
 pub async fn a_user_has_only_so_many_logins_and_others_theirs<S: SessionStore + Clone>(store: S) {
     let open = async |name: &str, user: &str, second: u32| {
         let mut login = session(name, user);
@@ -236,8 +241,8 @@ pub async fn of_any_logins_at_once_so_many_stay_as_there_may_be<S: SessionStore 
     }
 }
 
-/// [`open_sessions_of`](SessionStore::open_sessions_of) lists what is open at the moment, newest first and then by id, up to the
-/// limit.
+/// [`open_sessions_of`](SessionStore::open_sessions_of) lists what is open at the moment, newest
+/// first and then by id, up to the limit.
 pub async fn open_logins_are_listed_newest_first<S: SessionStore + Clone>(store: S) {
     for (name, second) in [("s1", 0), ("s2", 1), ("s3", 2), ("s4", 3), ("s5", 3)] {
         let mut login = session(name, "ann");
@@ -263,8 +268,8 @@ pub async fn open_logins_are_listed_newest_first<S: SessionStore + Clone>(store:
     assert_eq!(names(later(61), 10).await, ["s4", "s5"]);
 }
 
-/// Of a thousand [exchanges](SessionStore::exchange_refresh) of one token at once one wins, one ends the login, and all others find
-/// it ended.
+/// Of a thousand [exchanges](SessionStore::exchange_refresh) of one token at once one wins, one
+/// ends the login, and all others find it ended.
 pub async fn of_a_thousand_refreshes_at_once_one_wins_and_then_the_login_ends<
     S: SessionStore + Clone,
 >(

@@ -1,7 +1,8 @@
 //! The laws of a store that counts requests under way.
 //!
-//! Each takes a store in which nothing is under way. [`slots`](super::slots()) runs them all. They ask one store alone; what
-//! several processes are to each other, and what comes free of one that was killed, is a matter of each kind of store.
+//! Each takes a store in which nothing is under way. [`slots`](super::slots()) runs them all. They
+//! ask one store alone; what several processes are to each other, and what comes free of one that
+//! was killed, is a matter of each kind of store.
 
 use std::{
     future::poll_fn,
@@ -99,7 +100,8 @@ pub async fn who_gives_up_takes_no_slot<S: ConcurrencyStore>(store: Arc<S>) {
     assert_eq!(all(&*store, "ann", 2).await.len(), 2);
 }
 
-/// Of a hundred at once as many are admitted as there are slots, and whoever comes later finds those that are free.
+/// Of a hundred at once as many are admitted as there are slots, and whoever comes later finds
+/// those that are free.
 pub async fn of_a_hundred_at_once_as_many_are_under_way_as_may_be<S: ConcurrencyStore>(
     store: Arc<S>,
 ) {

@@ -6,7 +6,8 @@
 //!
 //! What always holds:
 //! - deposited + credit line = available + held + settled;
-//! - settled is the sum of all charges in the usage log; a [`refund`] pays in and changes no charge;
+//! - settled is the sum of all charges in the usage log; a [`refund`] pays in and changes no
+//!   charge;
 //! - in every window with a limit, settled + held ≤ limit when a hold is granted; only a settlement
 //!   above its hold (an overrun) can pass it, and then new holds wait.
 //!

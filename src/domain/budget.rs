@@ -174,8 +174,8 @@ impl SpendingLimits {
 }
 
 /// A soft limit was crossed. Reported once per limit and window, and once more if it is crossed
-/// again after a refund; for a rolling window, at most once in its length. A settlement that crosses
-/// several is reported once for each of them, smallest first.
+/// again after a refund; for a rolling window, at most once in its length. A settlement that
+/// crosses several is reported once for each of them, smallest first.
 ///
 /// When a window's limits are changed, a limit that stays is not reported again. A new one that
 /// spending has passed already is reported when it is crossed again: for a day or a month in the
@@ -314,7 +314,8 @@ impl Calendar {
         }
     }
 
-    /// When the window that `now` lies in ends, and the next one begins; `None` if it has no such end.
+    /// When the window that `now` lies in ends, and the next one begins; `None` if it has no such
+    /// end.
     #[must_use]
     pub fn end(&self, window: BudgetWindow, now: Timestamp) -> Option<Timestamp> {
         let today = now.to_zoned(self.zone.time_zone().clone()).date();

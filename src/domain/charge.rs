@@ -122,9 +122,9 @@ impl Charge {
     }
 
     /// Adds input tokens, even zero. With these or [output tokens](Self::add_output_tokens), the
-    /// handler's counts replace all those that are read from the answer, its searches too: an output
-    /// that isn't counted here as well is then none, except in
-    /// [limits of tokens](crate::RateLimitLayer::tokens).
+    /// handler's counts replace all those that are read from the answer, its searches too: an
+    /// output that isn't counted here as well is then none, except in [limits of
+    /// tokens](crate::RateLimitLayer::tokens).
     pub fn add_input_tokens(&self, tokens: u64) {
         add(&self.0.input, tokens);
         self.0.input_is_set.store(true, Ordering::Release);
@@ -159,14 +159,14 @@ impl Charge {
     /// Adds output tokens, even zero. With these or [input tokens](Self::add_input_tokens), the
     /// handler's counts replace all those that are read from the answer, its searches too.
     ///
-    /// A handler that counts while a stream runs, and reads no usage from the answer, should start by
-    /// adding zero. If a call ends early and only its input was counted, its output is unknown, and as
-    /// many tokens as can have been sent are charged instead.
+    /// A handler that counts while a stream runs, and reads no usage from the answer, should start
+    /// by adding zero. If a call ends early and only its input was counted, its output is unknown,
+    /// and as many tokens as can have been sent are charged instead.
     ///
     /// Where the provider reports usage in the answer, add nothing before it has ended: whatever is
-    /// added, even zero, makes the call cost that alone. To charge what a broken stream delivered, count
-    /// beside it, and add the counts when the stream is dropped before its end. If it ends, the
-    /// provider's usage applies.
+    /// added, even zero, makes the call cost that alone. To charge what a broken stream delivered,
+    /// count beside it, and add the counts when the stream is dropped before its end. If it ends,
+    /// the provider's usage applies.
     pub fn add_output_tokens(&self, tokens: u64) {
         add(&self.0.output, tokens);
         self.0.output_is_set.store(true, Ordering::Release);

@@ -32,8 +32,9 @@ impl CredentialKind {
     }
 }
 
-/// The text of a credential: bytes that are known to be UTF-8. Finding that out again, for a `&str`,
-/// takes as long as looking up a cached credential, so it is done only where the text is read.
+/// The text of a credential: bytes that are known to be UTF-8. Finding that out again, for a
+/// `&str`, takes as long as looking up a cached credential, so it is done only where the text is
+/// read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CredentialText<'a>(&'a [u8]);
 

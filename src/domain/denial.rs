@@ -232,8 +232,8 @@ impl Denial {
         self
     }
 
-    /// What the request could have cost at most, where its price depends on its use: that much was to
-    /// be held.
+    /// What the request could have cost at most, where its price depends on its use: that much was
+    /// to be held.
     #[must_use]
     pub fn price_at_most(mut self, most: Money) -> Self {
         self.details_mut().price = Some(most);
@@ -398,8 +398,8 @@ impl Denial {
         methods.map(AsRef::as_ref)
     }
 
-    /// When the day or the month ends whose spending limit is reached, if that is known. The call may
-    /// fit then, unless another limit is reached too, or it costs more than the limit.
+    /// When the day or the month ends whose spending limit is reached, if that is known. The call
+    /// may fit then, unless another limit is reached too, or it costs more than the limit.
     #[must_use]
     pub fn limit_end(&self) -> Option<super::clock::Timestamp> {
         self.details.as_ref()?.limit_end

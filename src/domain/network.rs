@@ -31,8 +31,8 @@ pub fn parse(text: &str) -> Result<IpNet, InvalidNetwork> {
     Ok(canonical(network))
 }
 
-/// Parses addresses and networks that are separated by commas. Spaces, and nothing between two commas,
-/// are ignored, so an empty text is an empty list.
+/// Parses addresses and networks that are separated by commas. Spaces, and nothing between two
+/// commas, are ignored, so an empty text is an empty list.
 ///
 /// ```
 /// use tollgate::network;

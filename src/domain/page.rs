@@ -53,9 +53,9 @@ impl Page {
     }
 }
 
-/// How many items a client asks for: a positive number, however large. One above what a [`Page`] has
-/// is taken for that, so that a client gets the largest page there is rather than an error at some
-/// number of ours. For the `limit` of a query string.
+/// How many items a client asks for: a positive number, however large. One above what a [`Page`]
+/// has is taken for that, so that a client gets the largest page there is rather than an error at
+/// some number of ours. For the `limit` of a query string.
 ///
 /// ```
 /// use tollgate::store::{Page, PageLimit};

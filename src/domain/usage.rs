@@ -270,8 +270,8 @@ impl Settlement {
         u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The settlement of a hold that was still open at `age`. It notes the budgets, each once and in
-    /// order: whoever could have noted them is gone.
+    /// The settlement of a hold that was still open at `age`. It notes the budgets, each once and
+    /// in order: whoever could have noted them is gone.
     #[must_use]
     pub(crate) fn abandoned(
         hold: Money,

@@ -187,7 +187,8 @@ pub struct UserUpdate {
 }
 
 /// What must hold of a user for a [`UserUpdate`] to be made. A store checks it in the step of the
-/// change ([`UserRecord::meets_condition_of`]), so no other change comes in between, in any process.
+/// change ([`UserRecord::meets_condition_of`]), so no other change comes in between, in any
+/// process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserCondition {

@@ -122,8 +122,9 @@ impl<P: Clone> Gate<P> {
         self.change(|settings| settings.denials = denials.into())
     }
 
-    /// Removes the header fields in which the policy looks for credentials ([`Policy::places`]) from
-    /// all requests that it lets through: `authorization` if it may look anywhere, and no `cookie`.
+    /// Removes the header fields in which the policy looks for credentials ([`Policy::places`])
+    /// from all requests that it lets through: `authorization` if it may look anywhere, and no
+    /// `cookie`.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         self.change(|settings| settings.hides = true)

@@ -114,8 +114,8 @@ pub trait Authenticator {
     fn into_gate(self) -> Gate<Self::Policy>;
 
     /// Falls back to `other` for requests without a credential that this layer recognizes. A bad
-    /// credential is refused, not passed on; only a session's cookie that isn't good is, if there is a
-    /// key or a token beside it ([`SessionCookieLayer::or`](crate::SessionCookieLayer::or)).
+    /// credential is refused, not passed on; only a session's cookie that isn't good is, if there
+    /// is a key or a token beside it ([`SessionCookieLayer::or`](crate::SessionCookieLayer::or)).
     #[must_use]
     fn or<A: Authenticator>(self, other: A) -> OrLayer<Self::Policy, A::Policy>
     where
@@ -129,8 +129,8 @@ pub trait Authenticator {
 /// of the first, and can be changed here; credentials are hidden if either is to hide them.
 ///
 /// A request is judged by the first policy that recognizes its credential: a bad credential is
-/// refused, and the next policy isn't asked, except that a session's cookie counts for nothing beside
-/// another credential if it isn't good. If `authorization` or a key's header field appears
+/// refused, and the next policy isn't asked, except that a session's cookie counts for nothing
+/// beside another credential if it isn't good. If `authorization` or a key's header field appears
 /// twice, the request is refused by whichever policy judges it, even if both lines agree, because
 /// intermediaries disagree about which one counts. One without a credential is refused once, with a
 /// text that names all that would do; where a place isn't for everybody to know, set another text
@@ -188,11 +188,11 @@ where
         }
     }
 
-    /// Removes the header fields in which a credential is looked for from requests that pass, so that a
-    /// handler that relays requests can't hand a caller's credential to its provider. Layers further
-    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs. Cookies, and
-    /// places of your own other than `authorization`, are left alone, and so is a copy of a
-    /// credential where none is looked for.
+    /// Removes the header fields in which a credential is looked for from requests that pass, so
+    /// that a handler that relays requests can't hand a caller's credential to its provider. Layers
+    /// further in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    /// Cookies, and places of your own other than `authorization`, are left alone, and so is a copy
+    /// of a credential where none is looked for.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         Self {
@@ -314,8 +314,8 @@ where
     }
 }
 
-/// The denial of the policy that saw a credential: one that was sent on purpose, rather than a cookie,
-/// which browsers add. Where neither saw any, both say what they look for.
+/// The denial of the policy that saw a credential: one that was sent on purpose, rather than a
+/// cookie, which browsers add. Where neither saw any, both say what they look for.
 fn more_telling(neither: &Neither, first: Denial, second: Denial) -> Denial {
     let is_blind = |denial: &Denial| denial.kind() == DenialKind::CredentialMissing;
     let is_of_cookie = first.credential() == Some(CredentialKind::SessionCookie);
@@ -352,8 +352,8 @@ where
         self.second.stand_beside(others);
     }
 
-    /// Tokens of the second policy's issuers get to it only past the first. One that doesn't look at
-    /// bearers could admit another credential meanwhile, and a bad token would be overlooked.
+    /// Tokens of the second policy's issuers get to it only past the first. One that doesn't look
+    /// at bearers could admit another credential meanwhile, and a bad token would be overlooked.
     fn bearer_issuers(&self) -> Issuers {
         let mut issuers = self.first.bearer_issuers();
         if self.first.places().compare_bearer() {

@@ -38,15 +38,16 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
         let _ = address;
     }
 
-    /// Where this policy looks for credentials. [Anywhere](CredentialPlaces::ANYWHERE) unless it says
-    /// otherwise.
+    /// Where this policy looks for credentials. [Anywhere](CredentialPlaces::ANYWHERE) unless it
+    /// says otherwise.
     fn places(&self) -> CredentialPlaces {
         CredentialPlaces::ANYWHERE
     }
 
-    /// Learns where a policy that judges the same requests ([`.or`](super::Authenticator::or)) looks
-    /// for credentials. One there that disagrees with this policy's own makes the request nobody's;
-    /// a bearer token that doesn't look like this policy's own is left to one that takes them.
+    /// Learns where a policy that judges the same requests ([`.or`](super::Authenticator::or))
+    /// looks for credentials. One there that disagrees with this policy's own makes the request
+    /// nobody's; a bearer token that doesn't look like this policy's own is left to one that takes
+    /// them.
     fn stand_beside(&mut self, others: &CredentialPlaces) {
         let _ = others;
     }

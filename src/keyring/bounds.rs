@@ -1,7 +1,8 @@
 //! What a key may carry. The number of keys in memory is bounded, and this bounds their size: at
 //! most about 16 KiB each. Texts that contain NUL are refused here, because PostgreSQL can't store
-//! them and a key must not depend on the engine. So are names with other control characters, invisible
-//! ones, and those that change the direction of writing: they are shown in lists, logs and terminals.
+//! them and a key must not depend on the engine. So are names with other control characters,
+//! invisible ones, and those that change the direction of writing: they are shown in lists, logs
+//! and terminals.
 
 use std::collections::BTreeMap;
 

@@ -38,8 +38,8 @@ pub enum KeyringError {
         /// The limit ([`Keyring::keys_per_owner_max`](super::Keyring::keys_per_owner_max)).
         max: u32,
     },
-    /// The maker of the key lacks a role, a resource or another right that it requested, or that the
-    /// key has.
+    /// The maker of the key lacks a role, a resource or another right that it requested, or that
+    /// the key has.
     #[error("a key can't have more rights than its maker: {right}")]
     Escalation {
         /// Which one: for operators; its names are the client's, with what isn't printable escaped.

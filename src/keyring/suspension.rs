@@ -41,8 +41,9 @@ impl Keyring {
     /// Enables a [disabled](Self::disable) key, if its owner may have another active key. For any
     /// other key that isn't revoked, this changes nothing; it doesn't extend an expired one.
     ///
-    /// A process of a version that doesn't know disabled keys takes one for revoked, so a revocation
-    /// there changes nothing: while such processes run, enable none that may have been revoked.
+    /// A process of a version that doesn't know disabled keys takes one for revoked, so a
+    /// revocation there changes nothing: while such processes run, enable none that may have been
+    /// revoked.
     ///
     /// # Errors
     /// [`KeyringError`]; `NotActive` for a key that is revoked, `TooMany` if there is no room.

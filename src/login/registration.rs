@@ -20,8 +20,8 @@ impl Logins {
     /// Creates a user. The address is stored trimmed and in lower case.
     ///
     /// # Errors
-    /// `InvalidEmail`, `WeakPassword`, `InvalidName`, `TooManyRoles`, `TooManyAttributes`, `UnstorableText`,
-    /// `EmailTaken`; `Busy`, `Store`, `Internal`.
+    /// `InvalidEmail`, `WeakPassword`, `InvalidName`, `TooManyRoles`, `TooManyAttributes`,
+    /// `UnstorableText`, `EmailTaken`; `Busy`, `Store`, `Internal`.
     pub async fn register(&self, user: NewUser) -> Result<UserRecord, LoginError> {
         check_email(&user.email)?;
         check_password(user.password(), self.0.password_length_min)?;

@@ -26,8 +26,8 @@ impl Attempt {
         Self { store, key, quotas }
     }
 
-    /// Checks whether another failure is within the limit, without counting it. Only a refusal tells
-    /// what is left: a client with a good key must learn which limit it waits for.
+    /// Checks whether another failure is within the limit, without counting it. Only a refusal
+    /// tells what is left: a client with a good key must learn which limit it waits for.
     pub(super) fn decide(self, decider: Decider) -> Decision<RateLimitPermit> {
         let verdict = move |attempt: Self, left| {
             let quotas = attempt.quotas.clone();

@@ -80,8 +80,8 @@ impl ConnectionLimit {
     }
 
     /// Also limits the connections of all addresses together, proxies' included, where they are
-    /// [accepted](Self::accept); any number unless set. 0 counts as 1. Choose fewer than the process
-    /// may have descriptors.
+    /// [accepted](Self::accept); any number unless set. 0 counts as 1. Choose fewer than the
+    /// process may have descriptors.
     #[must_use]
     pub fn in_all(mut self, most: u32) -> Self {
         let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
@@ -98,8 +98,8 @@ impl ConnectionLimit {
         self
     }
 
-    /// Accepts the next connection that there is a place for, by `accept`, a listener's function. If
-    /// there is none [in all](Self::in_all), it waits before it accepts, and clients wait in the
+    /// Accepts the next connection that there is a place for, by `accept`, a listener's function.
+    /// If there is none [in all](Self::in_all), it waits before it accepts, and clients wait in the
     /// system's queue. Connections of an address that has as many as it may are closed. After a
     /// failure that isn't just one connection's it goes on, with a pause from the second in a row.
     ///

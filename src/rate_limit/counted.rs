@@ -4,8 +4,8 @@ use crate::domain::charge::{Missing, Tokens};
 
 /// The tokens that count towards a limit
 /// ([`RateLimitLayer::counted_tokens`](super::RateLimitLayer::counted_tokens)). Providers differ:
-/// OpenAI's limits count all of them; Anthropic has one limit for input, without what is read from a
-/// cache, and another for output.
+/// OpenAI's limits count all of them; Anthropic has one limit for input, without what is read from
+/// a cache, and another for output.
 ///
 /// Cached input is what was read from a cache. What is written to one is input like any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

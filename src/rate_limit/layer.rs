@@ -41,9 +41,9 @@ impl RateLimitLayer {
         Self::per(RateLimitKey::client_ip(ClientAddress::peer()), quotas)
     }
 
-    /// Counts by principal: by key together with all keys it was rotated into, or else by user. Each
-    /// key of a customer has the quotas for itself; [`per_account`](Self::per_account) counts them
-    /// together.
+    /// Counts by principal: by key together with all keys it was rotated into, or else by user.
+    /// Each key of a customer has the quotas for itself; [`per_account`](Self::per_account) counts
+    /// them together.
     #[must_use]
     pub fn per_principal(quotas: impl Into<Quotas>) -> Self {
         Self::per(RateLimitKey::principal(), quotas)
@@ -138,9 +138,10 @@ impl RateLimitLayer {
         })
     }
 
-    /// Which tokens a limit in [`tokens`](Self::tokens) counts; all of them unless set. Estimate the
-    /// same ones: for a limit on output, the most that a call may write. One on input takes it from
-    /// the answer too, so it is exact when the answer is over. Without `tokens` it does nothing.
+    /// Which tokens a limit in [`tokens`](Self::tokens) counts; all of them unless set. Estimate
+    /// the same ones: for a limit on output, the most that a call may write. One on input takes it
+    /// from the answer too, so it is exact when the answer is over. Without `tokens` it does
+    /// nothing.
     ///
     /// Of two limits around one handler, on input and on output, the inner one alone tells what is
     /// left: their headers have the same names. The outer one's refusals tell its own.

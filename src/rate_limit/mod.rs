@@ -38,10 +38,11 @@
 //! ```
 //!
 //! Quotas may differ between callers ([`Plans`]), requests may have different costs
-//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), of which a limit
-//! may count a part ([`CountedTokens`]), and callers may be distinguished by more than an address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`]
-//! limits only guesses at credentials. [`ConcurrencyLimitLayer`] limits how many requests are under
-//! way at once, also over several processes, and [`ConnectionLimit`] how many connections are open.
+//! ([`RateLimitLayer::cost`]) or be counted in tokens ([`RateLimitLayer::tokens`]), of which a
+//! limit may count a part ([`CountedTokens`]), and callers may be distinguished by more than an
+//! address ([`RateLimitKey`]). [`RateLimitLayer::failed_attempts`] limits only guesses at
+//! credentials. [`ConcurrencyLimitLayer`] limits how many requests are under way at once, also over
+//! several processes, and [`ConnectionLimit`] how many connections are open.
 
 mod attempts;
 mod concurrency;

@@ -145,10 +145,10 @@ impl Meter for RateLimitMeter {
 
 /// An estimate that was taken. It is corrected once, when dropped: to what was counted with the
 /// request's [`Charge`], and for input or output that wasn't, to the usage reported in the answer,
-/// of the kind that the limit counts, or to nothing if neither is known and the answer is a failure.
-/// Otherwise the estimate stays: missing usage is not zero usage, and a client that disconnects
-/// before there is an answer has caused work. An incomplete count can only raise the estimate, not
-/// lower it.
+/// of the kind that the limit counts, or to nothing if neither is known and the answer is a
+/// failure. Otherwise the estimate stays: missing usage is not zero usage, and a client that
+/// disconnects before there is an answer has caused work. An incomplete count can only raise the
+/// estimate, not lower it.
 pub(super) struct Settlement {
     store: Arc<dyn RateStore>,
     key: RateKey,
@@ -209,8 +209,8 @@ impl Settlement {
         }
     }
 
-    /// Whether the answer was observed to be a failure. A call that fails after sending messages did
-    /// use something, like a body that breaks off.
+    /// Whether the answer was observed to be a failure. A call that fails after sending messages
+    /// did use something, like a body that breaks off.
     fn is_failure(&self) -> bool {
         self.has_failed || self.call.has_failed()
     }

@@ -138,8 +138,8 @@ impl RbacLayer {
     /// The layer, if every role that it requires is in its role set (unless that is empty), and
     /// every permission is held by one of the roles. Otherwise a name is probably misspelt, and
     /// what it guards is refused to everybody. What is meant for nobody requires
-    /// [`any_of`](Requirement::any_of) nothing. [`Tollgate`](crate::Tollgate) refuses by itself what
-    /// nobody could ever fulfil.
+    /// [`any_of`](Requirement::any_of) nothing. [`Tollgate`](crate::Tollgate) refuses by itself
+    /// what nobody could ever fulfil.
     ///
     /// ```
     /// use tollgate::{RbacLayer, rbac::RouteTable, role::RoleSet};

@@ -3,8 +3,8 @@
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many uses are under way. All others hear only that there are some, and whoever has begun one
-/// may rely on it that they were told. It isn't enough that the first one tells them: the second may
-/// have begun, and even ended, before it does.
+/// may rely on it that they were told. It isn't enough that the first one tells them: the second
+/// may have begun, and even ended, before it does.
 ///
 /// So the first to come announces itself with half a use, and everybody who meets that tells it for
 /// the first one; those who were too many take it back (Ellen, Lev, Luchangco and Moir, "SNZI:
@@ -18,8 +18,8 @@ const HALF: u64 = 1;
 const ONE: u64 = 2;
 
 impl Count {
-    /// Begins a use. When it returns, `tell` was called once more than `take_back`, by this caller or
-    /// by others.
+    /// Begins a use. When it returns, `tell` was called once more than `take_back`, by this caller
+    /// or by others.
     pub(super) fn begin(&self, tell: impl Fn(), take_back: impl Fn()) {
         let mut too_many = 0_u32;
         let mut seen = self.halves.load(Ordering::Acquire);

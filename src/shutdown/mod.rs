@@ -1,11 +1,11 @@
 //! Stops a server without losing an answer: [`Shutdown`].
 //!
-//! - Refuses nothing. [`Shutdown`] is the handle: [`stop`](Shutdown::stop) begins the end, and every
-//!   clone sees it. Stopping happens in steps, with a bound for each:
+//! - Refuses nothing. [`Shutdown`] is the handle: [`stop`](Shutdown::stop) begins the end, and
+//!   every clone sees it. Stopping happens in steps, with a bound for each:
 //!   1. For a moment connections are still accepted, since those already waiting would be lost with
 //!      the listener ([`accept`](Shutdown::accept), 100 ms by default).
-//!   2. A kept connection stays open a little longer, because a request sent before the stop may not
-//!      have been read yet ([`linger`](Shutdown::linger), 500 ms). Over HTTP/1 its answers say
+//!   2. A kept connection stays open a little longer, because a request sent before the stop may
+//!      not have been read yet ([`linger`](Shutdown::linger), 500 ms). Over HTTP/1 its answers say
 //!      `connection: close` (RFC 9112, 9.6).
 //!   3. Then each connection is asked to leave ([`OpenConnection::serve`]), and the requests that
 //!      are under way finish ([`time_max`](Shutdown::time_max), 30 s).
@@ -14,8 +14,8 @@
 //!   bodies of answers until they are dropped: the end of a body settles what the call costs. Over
 //!   HTTP/2 a body may outlive its connection by a moment.
 //! - A connection that nobody uses is asked to leave while the server goes on
-//!   ([`idle_max`](Shutdown::idle_max), 60 s). HTTP/1's own timer does that for the head of the next
-//!   request, HTTP/2 has none.
+//!   ([`idle_max`](Shutdown::idle_max), 60 s). HTTP/1's own timer does that for the head of the
+//!   next request, HTTP/2 has none.
 //! - Not waited for: what follows an upgrade (101, CONNECT), whose connection is no longer HTTP's.
 //! - Needs a tokio runtime with its timer: without it, what waits for a time panics.
 //! - Uses no store. A request costs two counts on its own connection, and its body no allocation.
@@ -188,13 +188,14 @@ impl Shutdown {
         self.since_stop(Duration::ZERO)
     }
 
-    /// Completes when connections are to be asked to leave: [`linger`](Self::linger) after the stop.
+    /// Completes when connections are to be asked to leave: [`linger`](Self::linger) after the
+    /// stop.
     pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
         self.since_stop(self.linger)
     }
 
-    /// Completes when the requests have had their time: [`time_max`](Self::time_max) after the stop.
-    /// Connections that end then, whatever is under way on them
+    /// Completes when the requests have had their time: [`time_max`](Self::time_max) after the
+    /// stop. Connections that end then, whatever is under way on them
     /// ([`WatchedIo::ending`](crate::stall::WatchedIo::ending)), drop the bodies of their answers,
     /// which settles their cost while the stores are still open.
     pub fn over(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -226,8 +227,8 @@ impl Shutdown {
         OpenConnection::new(self.clone())
     }
 
-    /// For a server that accepts by itself: a layer for all of its connections. It waits for answers
-    /// alone, as the server does for the connections.
+    /// For a server that accepts by itself: a layer for all of its connections. It waits for
+    /// answers alone, as the server does for the connections.
     pub fn layer(&self) -> ShutdownLayer {
         ShutdownLayer::new(Uses::new(Arc::clone(&self.state)))
     }
@@ -240,10 +241,10 @@ impl Shutdown {
         let _ = in_use.wait_for(|count| *count == 0).await;
     }
 
-    /// Waits for a server that ends once it is to stop, and for what is under way then: a future, or
-    /// what becomes one, as `axum::serve(…)` does. A server that ends by itself stops everything. Both may take [`time_max`](Self::time_max) after the
-    /// stop, and two seconds more to drop what is then cut off. `None` if the server hasn't ended by
-    /// then.
+    /// Waits for a server that ends once it is to stop, and for what is under way then: a future,
+    /// or what becomes one, as `axum::serve(…)` does. A server that ends by itself stops
+    /// everything. Both may take [`time_max`](Self::time_max) after the stop, and two seconds more
+    /// to drop what is then cut off. `None` if the server hasn't ended by then.
     pub async fn run<T>(&self, server: impl IntoFuture<Output = T>) -> Option<T> {
         let mut ended = None;
         {

@@ -180,14 +180,15 @@ impl BodyDigestLayer {
     /// Also reads what the requests of a route ask for, and puts the [`RequestedUse`] into their
     /// extensions: the model, the most output, and how many choices. Money is then held for that,
     /// and not for the price's own [output bound](crate::TokenPrice::output_bound) and the dearest
-    /// model. Without it, a client that asks for 64,000 tokens is admitted with what 4,096 cost, and
-    /// many such calls at once spend more than its account has.
+    /// model. Without it, a client that asks for 64,000 tokens is admitted with what 4,096 cost,
+    /// and many such calls at once spend more than its account has.
     ///
     /// Every request of the route is read to its end, within the same limits. The spending limit
     /// refuses, whatever the price, a body that isn't read to its end, and with 400 what the
     /// [shape](RequestShape) doesn't allow. Compressed bodies are refused as well; put a layer that
-    /// decompresses further out if clients send them. All that is read is what the client says: where
-    /// the path or a gateway's own table chooses the model, use [`read_use_by`](Self::read_use_by).
+    /// decompresses further out if clients send them. All that is read is what the client says:
+    /// where the path or a gateway's own table chooses the model, use
+    /// [`read_use_by`](Self::read_use_by).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -273,9 +274,9 @@ impl BodyDigestLayer {
     }
 
     /// The longest body that is read, in bytes. It may have one frame per 256 of them. A request
-    /// whose body is read may take about that much memory until it is complete. While it is looked at
-    /// for what it asks for, one that came in several frames takes twice as much; and one that is
-    /// mostly a single name with escapes, or brackets within brackets, up to six times.
+    /// whose body is read may take about that much memory until it is complete. While it is looked
+    /// at for what it asks for, one that came in several frames takes twice as much; and one that
+    /// is mostly a single name with escapes, or brackets within brackets, up to six times.
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self

@@ -68,8 +68,8 @@ impl Seen {
     }
 
     /// The most output tokens that can have been sent: what was counted, and beyond that a token is
-    /// at least a byte, of what isn't known to wrap the output where that can be told. Of compressed
-    /// bytes there is no telling.
+    /// at least a byte, of what isn't known to wrap the output where that can be told. Of
+    /// compressed bytes there is no telling.
     fn produced(&self) -> u64 {
         if self.is_encoded {
             return u64::MAX;
@@ -116,9 +116,9 @@ impl OpenHold {
         reader.map_or_else(Tiers::default, |reader| reader.service_tiers())
     }
 
-    /// The error that is told instead of an answer, or of the rest of it, if nobody has counted what
-    /// all of it used. Providers that have begun to answer with 200 can report a failure in no other
-    /// way.
+    /// The error that is told instead of an answer, or of the rest of it, if nobody has counted
+    /// what all of it used. Providers that have begun to answer with 200 can report a failure in no
+    /// other way.
     pub(super) fn told_error(&mut self) -> Option<ToldError> {
         let is_reported = |charge: &Charge| charge.cost().is_some() || charge.counts_tokens();
         if self.seen.cost.is_some() || self.charge.as_ref().is_some_and(is_reported) {

@@ -36,8 +36,8 @@ const COLUMNS: &str = "position,started_at,settled_at,request_id,account,princip
 /// are added meanwhile are not included.
 ///
 /// CSV follows RFC 4180 and has a header line. A text that a spreadsheet would take for a formula
-/// is prefixed with `'`; tags are a JSON object, and budgets a JSON list, in one cell. JSON lines have one object per line, with the same names. Money is an
-/// exact number of dollars.
+/// is prefixed with `'`; tags are a JSON object, and budgets a JSON list, in one cell. JSON lines
+/// have one object per line, with the same names. Money is an exact number of dollars.
 ///
 /// ```
 /// use http_body_util::BodyExt;
@@ -127,10 +127,10 @@ impl UsageExport {
         self
     }
 
-    /// Leaves out what was settled at `moment` or later: with [`since`](Self::since) and `until`, a month
-    /// is its first moment and that of the next. The log is read to its end all the same, since its rows
-    /// need not be in the order of their times; and whoever goes on from the last row's position misses
-    /// what was left out before it, so take either moments or positions.
+    /// Leaves out what was settled at `moment` or later: with [`since`](Self::since) and `until`, a
+    /// month is its first moment and that of the next. The log is read to its end all the same,
+    /// since its rows need not be in the order of their times; and whoever goes on from the last
+    /// row's position misses what was left out before it, so take either moments or positions.
     ///
     /// ```
     /// use tollgate::{UsageExport, store::{AccountId, MemoryStore}};

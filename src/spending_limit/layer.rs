@@ -98,8 +98,8 @@ impl SpendingLimitLayer {
 
     /// What a call costs if the handler or its body ended with an error or a panic; nothing by
     /// default. An answer of 400 or above never costs anything. Where the cost is read from the
-    /// [body](crate::CostSource::Body), an answer that is an `error`, or whose first event is one, has
-    /// failed too, unless it counts what all of it used.
+    /// [body](crate::CostSource::Body), an answer that is an `error`, or whose first event is one,
+    /// has failed too, unless it counts what all of it used.
     #[must_use]
     pub fn failed_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.failed = charging)
@@ -127,8 +127,9 @@ impl SpendingLimitLayer {
         self.terms(|terms| terms.disconnected = charging)
     }
 
-    /// What a call costs if its client disconnected before there was an answer, or a timeout further
-    /// out cut it off; by default the same as [`disconnected_calls`](Self::disconnected_calls).
+    /// What a call costs if its client disconnected before there was an answer, or a timeout
+    /// further out cut it off; by default the same as
+    /// [`disconnected_calls`](Self::disconnected_calls).
     #[must_use]
     pub fn unanswered_calls(self, charging: Charging) -> Self {
         self.terms(|terms| terms.unanswered = Some(charging))
@@ -142,9 +143,9 @@ impl SpendingLimitLayer {
     }
 
     /// Sends cost headers to clients, in dollars: `x-cost-held`, `x-cost` if it is known before the
-    /// body, and `x-balance-remaining` and `x-budget-remaining` as of right after the hold. An answer
-    /// that is [repeated](Self::idempotency_keys) has the first two, of the call that was paid for,
-    /// and always its cost.
+    /// body, and `x-balance-remaining` and `x-budget-remaining` as of right after the hold. An
+    /// answer that is [repeated](Self::idempotency_keys) has the first two, of the call that was
+    /// paid for, and always its cost.
     #[must_use]
     pub fn cost_headers(self) -> Self {
         self.terms(|terms| terms.headers = CostHeaders::On)
@@ -196,12 +197,12 @@ impl SpendingLimitLayer {
         self.add_budget_by(move |_, principal| of(principal))
     }
 
-    /// Like [`add_budget`](Self::add_budget), for a budget that the request chooses together with its
-    /// caller: say by a header that names a project. Its limits are those that
+    /// Like [`add_budget`](Self::add_budget), for a budget that the request chooses together with
+    /// its caller: say by a header that names a project. Its limits are those that
     /// [`set_limits`](Ledger::set_limits) gave the account's budget of that name; a name without
-    /// limits limits nothing, and its spending is counted all the same. So name only what the caller
-    /// may use and what has limits, and refuse the rest: an [`InvalidId`] is answered with 403. Names
-    /// that clients make up would also fill the ledger.
+    /// limits limits nothing, and its spending is counted all the same. So name only what the
+    /// caller may use and what has limits, and refuse the rest: an [`InvalidId`] is answered with
+    /// 403. Names that clients make up would also fill the ledger.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -257,9 +258,9 @@ impl SpendingLimitLayer {
 
     /// Notes [tags](Tags) in the usage rows of calls, by the request's head and its caller: the
     /// customer or the feature that a call is for. The handler may add others
-    /// ([`Charge::tag`](crate::Charge::tag)), which come first where there are more than a row keeps.
-    /// They decide nothing. Where they come from the client, check them: they are stored as they
-    /// are, within their bounds.
+    /// ([`Charge::tag`](crate::Charge::tag)), which come first where there are more than a row
+    /// keeps. They decide nothing. Where they come from the client, check them: they are stored as
+    /// they are, within their bounds.
     ///
     /// ```
     /// use tollgate::{PriceTable, SpendingLimitLayer, store::MemoryStore, usage::Tags};

@@ -128,8 +128,8 @@ impl Price {
     }
 
     /// By the model that the handler ([`Charge::set_model`](crate::Charge::set_model)) or the
-    /// answer's body names. The hold covers the most expensive model, which is also what an unlisted
-    /// model costs; or the one that the request names, where that is
+    /// answer's body names. The hold covers the most expensive model, which is also what an
+    /// unlisted model costs; or the one that the request names, where that is
     /// [read](crate::BodyDigestLayer::read_use).
     ///
     /// A name that ends in `*` matches all models that begin with it: OpenAI answers a request for

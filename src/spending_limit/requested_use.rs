@@ -17,19 +17,20 @@ use crate::{
     wire::{InvalidRoute, RequestHead, RouteMatch, Routes},
 };
 
-/// What a request asks for. A [`BodyDigestLayer`](crate::BodyDigestLayer::read_use) puts it into the
-/// request's extensions; a layer of your own may do so as well. A [`Price`](crate::Price) by tokens
-/// or by model then holds for it: for the model that is named, and for as much output as the request
-/// allows.
+/// What a request asks for. A [`BodyDigestLayer`](crate::BodyDigestLayer::read_use) puts it into
+/// the request's extensions; a layer of your own may do so as well. A [`Price`](crate::Price) by
+/// tokens or by model then holds for it: for the model that is named, and for as much output as the
+/// request allows.
 ///
 /// It is in the extensions for everything further in: for the closures of
 /// [`add_budget_by`](crate::SpendingLimitLayer::add_budget_by),
 /// [`PriceTable::route_by`](crate::PriceTable::route_by) and
-/// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens), and for handlers. In a whole gate that
-/// [reads bodies](crate::TollgateBuilder::build_reading_bodies), limits of tokens on authenticated
-/// callers stand inside of the reading. A spending limit refuses a request that should have been read
-/// and could not be, whatever its price and before any of its closures runs; a limit of tokens in
-/// front of it sees no `RequestedUse` on that request, whose estimate is given back.
+/// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens), and for handlers. In a whole gate
+/// that [reads bodies](crate::TollgateBuilder::build_reading_bodies), limits of tokens on
+/// authenticated callers stand inside of the reading. A spending limit refuses a request that
+/// should have been read and could not be, whatever its price and before any of its closures runs;
+/// a limit of tokens in front of it sees no `RequestedUse` on that request, whose estimate is given
+/// back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestedUse {
@@ -73,11 +74,11 @@ impl Default for RequestedUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeldUse {
-    /// The money that is held. With several spending layers, that of the innermost whose price isn't
-    /// flat.
+    /// The money that is held. With several spending layers, that of the innermost whose price
+    /// isn't flat.
     pub amount: Money,
-    /// How many output tokens of each choice it covers; `None` if the price doesn't go by tokens. If
-    /// the model isn't known, or there are several spending layers, the fewest.
+    /// How many output tokens of each choice it covers; `None` if the price doesn't go by tokens.
+    /// If the model isn't known, or there are several spending layers, the fewest.
     pub output_max: Option<u64>,
 }
 

@@ -6,22 +6,23 @@
 pub enum Charging {
     /// Nothing.
     Nothing,
-    /// What had been counted by then. If nothing had: before there was an answer, nothing; and after
-    /// that the hold, for a token price at most as if every byte of what the model wrote had been a
-    /// token. An incomplete count (say, only the input, from a stream's first event or from the
-    /// handler) is the minimum in that estimate. If it names no input, or an input of zero, that is
-    /// taken for as much as was held for; of web searches, only those that were counted are charged.
+    /// What had been counted by then. If nothing had: before there was an answer, nothing; and
+    /// after that the hold, for a token price at most as if every byte of what the model wrote had
+    /// been a token. An incomplete count (say, only the input, from a stream's first event or from
+    /// the handler) is the minimum in that estimate. If it names no input, or an input of zero,
+    /// that is taken for as much as was held for; of web searches, only those that were counted are
+    /// charged.
     ///
-    /// What a model wrote is known of server-sent events (and of Gemini's lists) whose usage is read
-    /// from the [body](crate::CostSource::Body): of OpenAI, Anthropic, Gemini, Cohere and what is
-    /// compatible it is the texts, thoughts that are shown, and calls of tools with their names and
-    /// ids. Of what isn't known to wrap these, all bytes count; and each event with data is a token at
-    /// least. Of other bodies, all bytes count; of a compressed one, whose bytes may be fewer than its
-    /// tokens, all output that was held for.
+    /// What a model wrote is known of server-sent events (and of Gemini's lists) whose usage is
+    /// read from the [body](crate::CostSource::Body): of OpenAI, Anthropic, Gemini, Cohere and what
+    /// is compatible it is the texts, thoughts that are shown, and calls of tools with their names
+    /// and ids. Of what isn't known to wrap these, all bytes count; and each event with data is a
+    /// token at least. Of other bodies, all bytes count; of a compressed one, whose bytes may be
+    /// fewer than its tokens, all output that was held for.
     ///
-    /// Output that is never shown is bounded by nothing that was sent: the reasoning of many models,
-    /// text held back in case a stop sequence follows, rejected predictions, images sent by their
-    /// address. Where it matters, charge [`Hold`](Self::Hold).
+    /// Output that is never shown is bounded by nothing that was sent: the reasoning of many
+    /// models, text held back in case a stop sequence follows, rejected predictions, images sent by
+    /// their address. Where it matters, charge [`Hold`](Self::Hold).
     Counted,
     /// The full hold.
     Hold,

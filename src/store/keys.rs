@@ -69,9 +69,9 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         StoreFuture::ready(Ok(false))
     }
 
-    /// Keys that are neither expired nor revoked nor disabled, at most `limit`, most recently used first: what
-    /// [`warm_up`](crate::keyring::KeyResolver::warm_up) reads at startup. Empty if a store has no
-    /// such list.
+    /// Keys that are neither expired nor revoked nor disabled, at most `limit`, most recently used
+    /// first: what [`warm_up`](crate::keyring::KeyResolver::warm_up) reads at startup. Empty if a
+    /// store has no such list.
     fn recently_used(&self, limit: u16) -> StoreFuture<Vec<KeyRecord>> {
         let _ = limit;
         StoreFuture::ready(Ok(Vec::new()))
@@ -211,10 +211,10 @@ pub trait KeyStore: KeyLookup {
     /// Changes columns of one key of one owner ([`KeyRecord::apply`]) and returns it as stored;
     /// `None` if there is none.
     ///
-    /// Fails with `Full` when an expired or disabled key would become [valid again](KeyRecord::comes_back) and
-    /// its owner has reached the limit of valid keys ([`KeysPerOwner::admit_again`]); `None` means
-    /// no limit. Fails with `Conflict` when the key's settings at the time of the change differ
-    /// from those that were [seen](KeyUpdate::seen).
+    /// Fails with `Full` when an expired or disabled key would become [valid
+    /// again](KeyRecord::comes_back) and its owner has reached the limit of valid keys
+    /// ([`KeysPerOwner::admit_again`]); `None` means no limit. Fails with `Conflict` when the key's
+    /// settings at the time of the change differ from those that were [seen](KeyUpdate::seen).
     fn update(
         &self,
         owner: &str,

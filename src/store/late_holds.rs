@@ -1,4 +1,5 @@
-//! The holds of one account that this process resolved without their owner, until that is heard of, or for a day.
+//! The holds of one account that this process resolved without their owner, until that is heard of,
+//! or for a day.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,7 +14,8 @@ const KEPT_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct LateHolds<T> {
     kept: HashMap<u64, T>,
-    /// In the order in which they came, with the time from which on each is forgotten; one may stand here that was taken.
+    /// In the order in which they came, with the time from which on each is forgotten; one may
+    /// stand here that was taken.
     order: VecDeque<(u64, Duration)>,
 }
 

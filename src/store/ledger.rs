@@ -25,10 +25,10 @@ use crate::domain::{
 /// - **No hold outlives its process.** Holds of a dead process, and those whose
 ///   [`lifetime`](HoldRequest::lifetime) is over, are resolved as their
 ///   [`Expiry`](crate::usage::Expiry) says, with a log row that says `abandoned`.
-/// - **An answered call is charged, even late.** A process that was only cut off returns and settles
-///   holds that were resolved meanwhile. What such a call cost beyond what was charged then is
-///   charged, once, for a day ([`Abandoned`](crate::books::Abandoned)), with a second row that holds
-///   nothing. This may overdraw the account.
+/// - **An answered call is charged, even late.** A process that was only cut off returns and
+///   settles holds that were resolved meanwhile. What such a call cost beyond what was charged then
+///   is charged, once, for a day ([`Abandoned`](crate::books::Abandoned)), with a second row that
+///   holds nothing. This may overdraw the account.
 /// - **An [`Idempotency`](crate::usage::Idempotency) key is known from the step of its hold on**
 ///   ([`KnownCall`](crate::books::KnownCall) says why another call is refused), and forgotten if
 ///   the hold cost nothing.
@@ -43,9 +43,9 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Ends a hold, once, with what the call actually cost, and writes the usage row, in one step.
     ///
     /// The settlement is in progress as soon as this returns, whether or not the answer is awaited.
-    /// If the hold was resolved in the meantime (its lifetime was over, or this process was declared
-    /// dead), its usage row stays, and what the call cost beyond the charge of that row is charged
-    /// with a second one.
+    /// If the hold was resolved in the meantime (its lifetime was over, or this process was
+    /// declared dead), its usage row stays, and what the call cost beyond the charge of that row is
+    /// charged with a second one.
     fn settle(&self, hold: Hold, settlement: Settlement) -> StoreFuture<()>;
 
     /// Extends a hold's lifetime to `lifetime` from now. `false` if it is no longer open. Like a
@@ -65,10 +65,10 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 
     /// Corrects what was paid in, up or down, once per reference, and returns the balance; a refund
     /// also lowers what [its budgets](Adjustment::in_budget) have spent
-    /// ([`books::refund`](crate::books::refund)). Fails like [`credit`](Self::credit), with which it
-    /// shares the references; an amount of zero is refused, and a refund that is not above zero. One
-    /// [of a call](Adjustment::of_call) is refused beyond what that was charged, less all of its
-    /// other refunds, and fails with `NotFound` if the call's row is not, or no longer, in the
+    /// ([`books::refund`](crate::books::refund)). Fails like [`credit`](Self::credit), with which
+    /// it shares the references; an amount of zero is refused, and a refund that is not above zero.
+    /// One [of a call](Adjustment::of_call) is refused beyond what that was charged, less all of
+    /// its other refunds, and fails with `NotFound` if the call's row is not, or no longer, in the
     /// account's usage log.
     fn adjust(&self, adjustment: Adjustment) -> StoreFuture<Balance>;
 
@@ -113,8 +113,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn flush(&self) -> StoreFuture<()>;
 
     /// When the calendar window that `at` lies in ends, in the ledger's own time zone
-    /// ([`Calendar::end`](crate::budget::Calendar::end)): so a refusal by its limit can say until when
-    /// that lasts. `None` unless an engine knows, and for windows that have no such end.
+    /// ([`Calendar::end`](crate::budget::Calendar::end)): so a refusal by its limit can say until
+    /// when that lasts. `None` unless an engine knows, and for windows that have no such end.
     fn window_end(&self, window: BudgetWindow, at: Timestamp) -> Option<Timestamp> {
         let _ = (window, at);
         None

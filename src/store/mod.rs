@@ -29,8 +29,9 @@
 //!
 //! Any of the traits can be implemented outside this crate. [`KeyLookup`] has the smallest example;
 //! `tollgate::conformance` (feature `test-util`) has a complete one of keys, and all laws of stores
-//! of keys, logins, rate limits, requests under way and leases as tests. What each method must do in one step is documented at the method, with
-//! the domain function that decides it. These rules hold for all of them:
+//! of keys, logins, rate limits, requests under way and leases as tests. What each method must do
+//! in one step is documented at the method, with the domain function that decides it. These rules
+//! hold for all of them:
 //!
 //! - **A change is one step.** It happens completely or not at all, whatever else happens at the
 //!   same time, in this or other processes; when it is answered it is as durable as it will be.
@@ -45,8 +46,8 @@
 //!   takes it without an await.
 //! - **A missing record is not an error.** It is `None` or `false`, and never a failure of the
 //!   store: failures are not cached, and are no reason to let anyone in.
-//! - **Lists are newest first** (but [`UsageLog`]), by order of creation, and a cursor is a position in that order
-//!   ([`Paged::from_rows`]).
+//! - **Lists are newest first** (but [`UsageLog`]), by order of creation, and a cursor is a
+//!   position in that order ([`Paged::from_rows`]).
 //! - **A shared store announces changes** if it can ([`Invalidations`]): every [`Change`] by
 //!   anyone, once it is durable.
 //!

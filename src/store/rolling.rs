@@ -2,9 +2,9 @@
 //!
 //! Length in seconds, limit, smallest soft limit, the latest second at which it was evaluated, the
 //! second at which that soft limit was last reported; then for each slice its number and what was
-//! charged in it, oldest first. `-` means none; `off` in place of the limit means that the budget no
-//! longer has a rolling limit. Where it has several soft limits, [`thresholds`](super::thresholds)
-//! has the others.
+//! charged in it, oldest first. `-` means none; `off` in place of the limit means that the budget
+//! no longer has a rolling limit. Where it has several soft limits,
+//! [`thresholds`](super::thresholds) has the others.
 
 use std::time::Duration;
 

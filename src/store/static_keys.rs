@@ -138,11 +138,12 @@ impl StaticKeys {
     ///
     /// Each is named and owned by `prefix`, a hyphen and the first 12 hexadecimal digits of its
     /// SHA-256, so that a key keeps its counts and limits when its position changes. The digits
-    /// reveal nothing about a key with 128 random bits; for a key that somebody chose, whoever reads
-    /// the log can use them to check a guess.
+    /// reveal nothing about a key with 128 random bits; for a key that somebody chose, whoever
+    /// reads the log can use them to check a guess.
     ///
     /// # Errors
-    /// [`StaticKeyError`], which contains the position (`prefix-1`, `prefix-2`, …), but never the key.
+    /// [`StaticKeyError`], which contains the position (`prefix-1`, `prefix-2`, …), but never the
+    /// key.
     pub fn add_list<'a>(
         self,
         prefix: &str,
@@ -171,7 +172,8 @@ impl StaticKeys {
     }
 }
 
-/// The first 12 hexadecimal digits: of a thousand keys two are alike once in 500 million lists, and then the list is refused.
+/// The first 12 hexadecimal digits: of a thousand keys two are alike once in 500 million lists, and
+/// then the list is refused.
 fn first_digits(digest: &KeyDigest) -> String {
     let bytes = digest.as_bytes().iter().take(6);
     bytes.map(|byte| format!("{byte:02x}")).collect()

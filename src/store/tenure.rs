@@ -42,8 +42,8 @@ struct Confirmed {
 impl Tenure {
     /// Records a stored heartbeat; the clock readings are from before it was stored. One that is
     /// older than the last is ignored: it may come from an instance that was replaced meanwhile.
-    /// Only a store calls this, of its own tenure: whoever says that a dead instance is alive lets it
-    /// spend what others have.
+    /// Only a store calls this, of its own tenure: whoever says that a dead instance is alive lets
+    /// it spend what others have.
     pub fn confirm(&self, instance: u64, elapsed: Duration, now: Timestamp) {
         let mut confirmed = self.confirmed();
         if confirmed.has_ended || elapsed < confirmed.elapsed {

@@ -1,10 +1,10 @@
 //! The stored form of soft limits, where a window has several of them.
 //!
-//! Its smallest one is stored with the budget, or with its rolling window. Windows with several have
-//! all of them in a text beside: four words, for day, month, total and the rolling window. Each is
-//! `-`, or the soft limits, smallest first, separated by commas. In the rolling window `@` follows
-//! what was reported, and the second at which it last was; of the smallest,
-//! [that window](super::rolling) knows.
+//! Its smallest one is stored with the budget, or with its rolling window. Windows with several
+//! have all of them in a text beside: four words, for day, month, total and the rolling window.
+//! Each is `-`, or the soft limits, smallest first, separated by commas. In the rolling window `@`
+//! follows what was reported, and the second at which it last was; of the smallest, [that
+//! window](super::rolling) knows.
 //!
 //! So a process of an older version neither updates nor loses the others. Where it has changed the
 //! smallest, the text begins with another one, and counts no more.

@@ -12,8 +12,8 @@ static OF_THIS_PROCESS: Total = Total::new();
 struct Total(Mutex<usize>);
 
 /// How many charges of answered calls one writer couldn't write so far, in the gauge
-/// `tollgate_unwritten_settlements`. The writers of a process add up, and one that ends takes its own
-/// away.
+/// `tollgate_unwritten_settlements`. The writers of a process add up, and one that ends takes its
+/// own away.
 #[derive(Debug)]
 pub(super) struct Unwritten {
     reported: usize,

@@ -20,10 +20,10 @@ pub(crate) enum CookieValue<'a> {
     Text(Cow<'a, str>),
 }
 
-/// Reads the cookie that has the first of `names` that any cookie has: whole, or in pieces `NAME.0`,
-/// `NAME.1`, … which are joined by number. Cookies of the names after it aren't looked at, and one
-/// without a value is none. Several of one name are refused even if they are equal, because different
-/// readers may pick different ones.
+/// Reads the cookie that has the first of `names` that any cookie has: whole, or in pieces
+/// `NAME.0`, `NAME.1`, … which are joined by number. Cookies of the names after it aren't looked
+/// at, and one without a value is none. Several of one name are refused even if they are equal,
+/// because different readers may pick different ones.
 ///
 /// Values are base64url and dots, as in a compact JWE or JWS; any other value isn't one of our
 /// cookies.
@@ -70,8 +70,8 @@ struct Piece<'a> {
     value: &'a str,
 }
 
-/// The index of a cookie's name, and what it says, if that can be read; `None` for other cookies, and
-/// for one that says nothing: so a cookie is deleted, or emptied when a session ends.
+/// The index of a cookie's name, and what it says, if that can be read; `None` for other cookies,
+/// and for one that says nothing: so a cookie is deleted, or emptied when a session ends.
 fn own<'a>(pair: &'a [u8], names: &[Box<str>]) -> Option<(usize, Option<Piece<'a>>)> {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let (name, value) = (halves.next()?.trim_ascii(), halves.next()?.trim_ascii());

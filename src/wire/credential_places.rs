@@ -4,9 +4,9 @@ use http::{HeaderName, header::AUTHORIZATION};
 
 /// Where a policy looks for credentials.
 ///
-/// Policies that judge the same requests learn this of each other: two credentials that disagree are
-/// nobody's, whichever policy is asked first, and a bearer token that doesn't look like a policy's
-/// own is left to another that may take it.
+/// Policies that judge the same requests learn this of each other: two credentials that disagree
+/// are nobody's, whichever policy is asked first, and a bearer token that doesn't look like a
+/// policy's own is left to another that may take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialPlaces {
     headers: Vec<HeaderName>,

@@ -1,4 +1,5 @@
-//! Connections over TLS whose client has a certificate. Those of these tests are good from 2020 to 2120.
+//! Connections over TLS whose client has a certificate. Those of these tests are good from 2020 to
+//! 2120.
 
 use std::{sync::Arc, time::Duration};
 

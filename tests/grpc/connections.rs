@@ -81,7 +81,8 @@ async fn a_connection_that_says_nothing_is_ended_and_holds_up_no_end() {
     );
 }
 
-/// More than there is room for: they wait with the system until there is, and the server neither spins nor dies.
+/// More than there is room for: they wait with the system until there is, and the server neither
+/// spins nor dies.
 #[tokio::test]
 async fn silent_connections_do_not_take_the_whole_server() {
     let example = Demo::of("grpc");

@@ -1,5 +1,5 @@
-//! The gRPC example from outside, as clients of the protocol see it, and the gate in front of tonic where
-//! no process can be made to fail.
+//! The gRPC example from outside, as clients of the protocol see it, and the gate in front of tonic
+//! where no process can be made to fail.
 
 #![cfg(unix)]
 #![expect(

@@ -128,7 +128,8 @@ async fn every_authentication_refusal_and_act_is_recorded_newest_first() {
     }
 }
 
-/// Clients put a key where an id belongs; whoever reads the log must not get an administrator's key by that.
+/// Clients put a key where an id belongs; whoever reads the log must not get an administrator's key
+/// by that.
 #[tokio::test]
 async fn a_key_in_a_path_is_in_neither_log() {
     let home = home();
@@ -220,7 +221,8 @@ async fn what_is_wrong_or_missing_is_recorded_with_who_it_was() {
     refused(&named(server.get("/elsewhere"), "no-route").await, 404);
     let method = server.get("/api/v1/auth/login");
     refused(&named(method, "no-method").await, 405);
-    // A guess is one wherever it is made, and hears of it where something could be had by a better one.
+    // A guess is one wherever it is made, and hears of it where something could be had by a better
+    // one.
     let guess = |path| server.get(path).key("hai_guess");
     refused(&named(guess("/api/v1/triage"), "guess-1").await, 401);
     refused(&named(guess("/elsewhere"), "guess-2").await, 404);

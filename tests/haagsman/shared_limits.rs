@@ -47,7 +47,8 @@ async fn two_processes_share_one_limit() {
     }
 }
 
-/// A login is believed for a second where nothing is heard of it. A busy machine may be late, but not each time.
+/// A login is believed for a second where nothing is heard of it. A busy machine may be late, but
+/// not each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_that_one_process_ends_is_refused_by_the_other_at_once() {
     let Some(redis) = RedisServer::start() else {

@@ -1,6 +1,6 @@
-//! `kill -9` under load, again and again: what was answered is there, once, and nothing stays held. Clients
-//! are killed on one SQLite file, one PostgreSQL and one Redis, and with a lease in hand; and Redis itself is, under its
-//! clients.
+//! `kill -9` under load, again and again: what was answered is there, once, and nothing stays held.
+//! Clients are killed on one SQLite file, one PostgreSQL and one Redis, and with a lease in hand;
+//! and Redis itself is, under its clients.
 //!
 //! `KILLS=100` sets how often.
 

@@ -11,7 +11,8 @@ use tollgate::{
 
 use super::{ACCOUNTS, SHORT, account, kill_clients, kills, say};
 
-/// What a node has to itself: an interval of reports, a commit, and what a busy machine adds to that.
+/// What a node has to itself: an interval of reports, a commit, and what a busy machine adds to
+/// that.
 pub(crate) const KEPT_BACK: Duration = Duration::from_millis(700);
 
 /// Enough to lease of.

@@ -70,8 +70,8 @@ async fn comes_to_rest(store: &PostgresStore) -> bool {
     false
 }
 
-/// What it was answered, by what others see of it: `place` is where it calls, and it was stopped for so long that they
-/// took it for dead.
+/// What it was answered, by what others see of it: `place` is where it calls, and it was stopped
+/// for so long that they took it for dead.
 async fn stopped_and_killed(place: String, store: &PostgresStore) -> Answered {
     let caller = tokio::task::spawn_blocking(move || begin(&place, 0));
     let caller = caller.await.unwrap();

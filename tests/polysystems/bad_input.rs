@@ -96,7 +96,8 @@ async fn what_is_no_object_of_json_is_refused() {
             assert!(!answer.status.is_server_error(), "{answer:?}");
         }
     }
-    // A rotation asks for no member, so an empty body may have made a key, but none of another name.
+    // A rotation asks for no member, so an empty body may have made a key, but none of another
+    // name.
     let keys = routes.account.keys(&server).await;
     assert!(keys.iter().all(|key| key["name"] == "A key"), "{keys:?}");
     server.stop().await.without_panic();

@@ -87,7 +87,8 @@ async fn a_completion_costs_its_words() {
     }
 }
 
-/// Who has little is not asked for as much as the longest body could cost, whoever doesn't say how long his is.
+/// Who has little is not asked for as much as the longest body could cost, whoever doesn't say how
+/// long his is.
 #[tokio::test]
 async fn a_body_of_no_told_length_is_held_for_by_what_came() {
     let home = home();
@@ -113,7 +114,8 @@ async fn a_body_of_no_told_length_is_held_for_by_what_came() {
     assert_eq!(row.money("charged"), cost(2, 2));
     let bytes = i64::try_from(body.len()).unwrap();
     assert_eq!(row.money("held"), cost(bytes, bytes));
-    // What is coded is read as it is, and so is no JSON: whoever sends it is told that, and not that he is poor.
+    // What is coded is read as it is, and so is no JSON: whoever sends it is told that, and not
+    // that he is poor.
     for coding in ["gzip", "br"] {
         let coded = call().line(format!("content-encoding: {coding}"));
         let answer = coded.body(&[0x1f, 0x8b, 8, 0, 0]).send(&server).await;
@@ -132,7 +134,8 @@ async fn a_body_of_no_told_length_is_held_for_by_what_came() {
     assert_eq!(account.settled(&server).await, DOLLAR / 100 - cost(2, 2));
 }
 
-/// Whatever a message of OpenAI's may be: parts of a text, a picture, a call of a tool that has no text.
+/// Whatever a message of OpenAI's may be: parts of a text, a picture, a call of a tool that has no
+/// text.
 #[tokio::test]
 async fn each_part_of_a_message_counts_by_its_own_words() {
     let home = home();

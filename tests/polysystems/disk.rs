@@ -1,5 +1,5 @@
-//! A disk that is full: what can't be written is refused, what can be read is answered, and nothing is lost that was
-//! answered.
+//! A disk that is full: what can't be written is refused, what can be read is answered, and nothing
+//! is lost that was answered.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Two processes under load while their Redis is killed, comes back, falls silent and speaks again: every
-//! request is answered soon, none with a failure, and the limit holds as it is said to.
+//! Two processes under load while their Redis is killed, comes back, falls silent and speaks again:
+//! every request is answered soon, none with a failure, and the limit holds as it is said to.
 
 use std::{
     sync::{
@@ -33,7 +33,8 @@ async fn start(home: &Home, redis: &RedisServer) -> Server {
     launch.start().await
 }
 
-/// Asks now the one, now the other, until it is told to stop: how many were admitted, and the waits.
+/// Asks now the one, now the other, until it is told to stop: how many were admitted, and the
+/// waits.
 async fn ask(servers: Arc<[Server; PROCESSES]>, key: Key, stop: Arc<AtomicBool>) -> Tally {
     let mut tally = Tally::default();
     for number in 0.. {
@@ -116,7 +117,8 @@ async fn no_outage_of_redis_is_felt_and_its_return_meets_no_herd() {
     redis.restart();
     let mut watch = Watch::on(&redis).await;
     watch.found_again().await;
-    // Beside this one and the one that waited for the start; an attempt may have come too early for all.
+    // Beside this one and the one that waited for the start; an attempt may have come too early for
+    // all.
     let made = watch.made().await - 2;
     assert!(made <= PROCESSES * 2 * CONNECTIONS, "{made} connections");
 
@@ -125,7 +127,8 @@ async fn no_outage_of_redis_is_felt_and_its_return_meets_no_herd() {
     sleep(PHASE).await;
     redis.resume();
     watch.found_again().await;
-    // Attempts while it was silent are counted too: of each process one at a time, half a second each.
+    // Attempts while it was silent are counted too: of each process one at a time, half a second
+    // each.
     let after = watch.made().await - before;
     assert!(after <= PROCESSES * 2 * CONNECTIONS, "{after} connections");
     println!("connections made: {made} after the loss, {after} after the silence");
@@ -146,8 +149,8 @@ async fn no_outage_of_redis_is_felt_and_its_return_meets_no_herd() {
         all.admitted
     );
     assert!(most < ANSWERED_WITHIN, "p99 {p99:?}, longest {most:?}");
-    // Redis's own count, what is left of each process's half of it, and the count of a Redis that came back
-    // with an empty memory; refilled by the second. A few may be counted here and there.
+    // Redis's own count, what is left of each process's half of it, and the count of a Redis that
+    // came back with an empty memory; refilled by the second. A few may be counted here and there.
     let refilled = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     let bound = LIMIT + LIMIT / 2 + LIMIT + refilled + WORKERS;
     assert!(

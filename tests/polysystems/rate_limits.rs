@@ -73,7 +73,8 @@ async fn a_key_has_five_a_minute() {
     );
 }
 
-/// Whoever is known is counted, and told what is left, also where there is nothing; to all others there is nothing either.
+/// Whoever is known is counted, and told what is left, also where there is nothing; to all others
+/// there is nothing either.
 #[tokio::test]
 async fn what_is_not_there_counts_and_tells_what_is_left() {
     let home = home();

@@ -140,7 +140,8 @@ async fn a_redis_that_is_not_there_yet_stops_no_start_and_a_bad_address_does() {
 /// What two rounds of a cache's memory can't be taken for.
 const AT_ONCE: Duration = Duration::from_millis(700);
 
-/// A key is believed for two seconds where nothing is heard of it. A busy machine may be late, but not each time.
+/// A key is believed for two seconds where nothing is heard of it. A busy machine may be late, but
+/// not each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_one_process_revokes_is_refused_by_the_other_at_once() {
     let Some(redis) = RedisServer::start() else {

@@ -107,7 +107,8 @@ pub(crate) async fn query(client: &Client, agent: &str, credential: &str) -> Ans
     call.send().await
 }
 
-/// Refused in the service's shape: with that status, that code, a sentence, and details. Returns the details.
+/// Refused in the service's shape: with that status, that code, a sentence, and details. Returns
+/// the details.
 #[track_caller]
 pub(crate) fn refused(answer: &Answer, status: u16, code: &str) -> Value {
     let body = answer.refusal(&[status]);

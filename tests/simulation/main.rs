@@ -1,14 +1,16 @@
-//! The ledger under a seeded world: clients that come, leave and die at any await, replies that are lost
-//! between the write and the answer, calls that come twice, clocks that are set. After every step the books are
-//! compared with an oracle that keeps them in another way.
+//! The ledger under a seeded world: clients that come, leave and die at any await, replies that are
+//! lost between the write and the answer, calls that come twice, clocks that are set. After every
+//! step the books are compared with an oracle that keeps them in another way.
 //!
 //! What is checked:
-//! 1. when a hold is granted, settled + held ≤ limit in every window, those that roll too, and what was set aside was there;
+//! 1. when a hold is granted, settled + held ≤ limit in every window, those that roll too, and what
+//!    was set aside was there;
 //! 2. deposits and corrections + credit line = available + held + settled;
 //! 3. every hold ends exactly once, and none is left in the end;
 //! 4. the sum of the usage log is the sum of what was settled.
 //!
-//! `SIMULATION_SEEDS=1000 SIMULATION_STEPS=1000` sets how much; `SIMULATION_FIRST_SEED` repeats a failure.
+//! `SIMULATION_SEEDS=1000 SIMULATION_STEPS=1000` sets how much; `SIMULATION_FIRST_SEED` repeats a
+//! failure.
 
 #![allow(
     clippy::arithmetic_side_effects,

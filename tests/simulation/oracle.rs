@@ -1,5 +1,5 @@
-//! What must be so: the books, kept as sums over what happened, in wide numbers, and by the windows' own
-//! names instead of by rolling them.
+//! What must be so: the books, kept as sums over what happened, in wide numbers, and by the
+//! windows' own names instead of by rolling them.
 
 mod alerts;
 mod late;
@@ -412,7 +412,8 @@ impl Oracle {
         );
     }
 
-    /// The log has a row for each call that ended, one more for each that was heard of late, and their sum is what was settled.
+    /// The log has a row for each call that ended, one more for each that was heard of late, and
+    /// their sum is what was settled.
     pub(crate) fn check_log(&self, account: &AccountId, rows: usize, charged: i128) {
         let own = self.accounts.get(account);
         let (expected, settled) = own.map_or((0, 0), |own| (own.rows, own.settled));

@@ -43,7 +43,8 @@ pub(crate) struct World {
     tally: Tally,
 }
 
-/// The seconds of each budget's window that rolls: of one that doesn't end with a slice, of an hour, of a day.
+/// The seconds of each budget's window that rolls: of one that doesn't end with a slice, of an
+/// hour, of a day.
 const WINDOWS: [u64; 3] = [301, 3_600, 86_400];
 
 /// A second hold of the same name, as a reply that came twice would be.

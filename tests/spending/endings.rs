@@ -199,7 +199,8 @@ async fn a_stream_that_breaks_is_charged_for_what_went_out_where_that_was_asked_
     assert_eq!((row.settlement.outcome, nanos(&row)), (Outcome::Failed, 0));
 }
 
-/// A gRPC stream whose handler counted `written` tokens, sent `messages` and failed by its trailers.
+/// A gRPC stream whose handler counted `written` tokens, sent `messages` and failed by its
+/// trailers.
 async fn failed_by_trailers(
     gate: &Gate,
     layer: SpendingLimitLayer,
@@ -264,7 +265,8 @@ async fn a_stream_costs_what_the_model_does_that_its_first_event_names() {
     assert_eq!(nanos(&row), HELD, "nor that");
 }
 
-/// A handler that counts as `count` says before it answers, and a client who takes one frame of two.
+/// A handler that counts as `count` says before it answers, and a client who takes one frame of
+/// two.
 async fn leave_after(count: fn(&Charge)) -> i64 {
     let gate = Gate::new().await;
     let layer = gate.layer(by_token());
@@ -317,7 +319,8 @@ async fn a_panic_that_is_caught_further_out_is_a_failure() {
         panic!("in the handler")
     }));
 
-    // As tower-http's `CatchPanicLayer` does: the panic is over when what it went through is dropped.
+    // As tower-http's `CatchPanicLayer` does: the panic is over when what it went through is
+    // dropped.
     let mut call = Box::pin(AssertUnwindSafe(service.clone().oneshot(request())).catch_unwind());
     assert!((&mut call).await.is_err());
     drop(call);

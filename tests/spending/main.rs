@@ -1,4 +1,5 @@
-//! The spending layer around handlers of every kind: what is charged, what is told, what is refused.
+//! The spending layer around handlers of every kind: what is charged, what is told, what is
+//! refused.
 
 #![allow(
     clippy::arithmetic_side_effects,

@@ -263,7 +263,8 @@ async fn the_answer_of_a_call_whose_hold_had_ended_is_not_kept() {
     assert_eq!(third.status(), 409);
 }
 
-/// The statuses of calls with one key, whose bodies are these, and the bodies that the handler read.
+/// The statuses of calls with one key, whose bodies are these, and the bodies that the handler
+/// read.
 async fn with_bodies(layer: BodyDigestLayer, bodies: &[&str]) -> (Vec<u16>, Vec<String>) {
     let gate = Gate::new().await;
     let charged = knows_repeats(&gate);

@@ -73,8 +73,8 @@ async fn obedient<B>(request: Request<B>) -> Result<Answer, Infallible> {
     Ok(answer("application/json", &[&body]))
 }
 
-/// A hundred calls at once, each of which uses all that it asks for. Without a layer that reads what
-/// that is, the same money admits all hundred, and they spend ten times as much.
+/// A hundred calls at once, each of which uses all that it asks for. Without a layer that reads
+/// what that is, the same money admits all hundred, and they spend ten times as much.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hundred_calls_with_money_for_ten_spend_no_more_than_there_is() {
     // The tokens at $10 a million, and the bytes of the request at $2.50.

@@ -166,7 +166,8 @@ async fn a_deadline_answers_head_with_a_head() {
     assert_eq!((length(&headers), body), (Some(whole.as_str()), None));
 }
 
-/// On plain hyper the handler's future lives on inside of the layer's, with what it holds of the request.
+/// On plain hyper the handler's future lives on inside of the layer's, with what it holds of the
+/// request.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_gives_back_the_body_that_is_to_be_drained() {
     let (client, body) = mpsc::channel(1);

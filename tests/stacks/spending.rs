@@ -194,7 +194,8 @@ async fn what_the_handler_says_goes_to_both_of_two_ledgers() {
     }
 }
 
-/// Where the body is not to be read further out any more, a limit in tokens goes by what was read of it further in.
+/// Where the body is not to be read further out any more, a limit in tokens goes by what was read
+/// of it further in.
 #[tokio::test]
 async fn a_limit_in_tokens_counts_what_a_spending_layer_read() {
     let store = funded(100_000_000).await;

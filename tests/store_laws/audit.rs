@@ -185,8 +185,8 @@ async fn the_file_forgets_by_number_and_by_age_and_survives_a_restart() {
     assert_eq!(kept.len(), 1, "{kept:?}");
 }
 
-/// A flood of refusals of strangers and of what one caller does who may do nothing, between acts: how many were not taken because
-/// too many waited.
+/// A flood of refusals of strangers and of what one caller does who may do nothing, between acts:
+/// how many were not taken because too many waited.
 async fn flood<S: AuditLog>(store: &S) -> usize {
     let mut turned_away = 0;
     store.append(event("authenticate", "operator-1")).unwrap();
@@ -212,8 +212,8 @@ async fn flood<S: AuditLog>(store: &S) -> usize {
     turned_away
 }
 
-/// With 20 acts at most there are 3 entries in each eighth of the callers, and 10 of strangers. The flood leaves its acts, the
-/// caller who was there before, and the newest of the others.
+/// With 20 acts at most there are 3 entries in each eighth of the callers, and 10 of strangers. The
+/// flood leaves its acts, the caller who was there before, and the newest of the others.
 const LEFT: usize = 10 + 1 + 3 + 10;
 
 /// All acts of the flood are there, and no more than there may be in all.

@@ -1,4 +1,5 @@
-//! The laws of ledgers whose money can be leased, on each engine that has them; and that each law catches stores that break it.
+//! The laws of ledgers whose money can be leased, on each engine that has them; and that each law
+//! catches stores that break it.
 
 #[cfg(feature = "sqlite")]
 mod wrong {

@@ -31,7 +31,8 @@ pub(crate) fn silent(store: impl LeaseStore) -> LeasedLedger {
         .unwrap()
 }
 
-/// Calls until one was paid for from a lease; returns its hold and how many calls were charged 10 before.
+/// Calls until one was paid for from a lease; returns its hold and how many calls were charged 10
+/// before.
 pub(crate) async fn leased(
     ledger: &LeasedLedger,
     owner: &AccountId,
@@ -261,7 +262,8 @@ pub(crate) async fn a_limit_that_is_lowered_elsewhere_counts_soon(place: impl Pl
     let spent = there.budget(&ann, &key).await.unwrap();
     assert_eq!(spent.day.held, nanos(0), "what was leased is given back");
 
-    // And on the node that sets it, at once. An account that had too little left is leased again a second later.
+    // And on the node that sets it, at once. An account that had too little left is leased again a
+    // second later.
     clock.advance(Duration::from_secs(2));
     let open = SpendingLimits::default();
     ledger.set_limits(&ann, &key, open).await.unwrap();

@@ -1,7 +1,7 @@
 //! What every engine must do: each law runs against each of them.
 //!
-//! The laws of keys and those of logins run against each store that keeps either; the others against those that keep all.
-//! Time stands still unless a law turns it.
+//! The laws of keys and those of logins run against each store that keeps either; the others
+//! against those that keep all. Time stands still unless a law turns it.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -172,7 +172,8 @@ macro_rules! laws {
     };
 }
 
-/// Laws of one trait, for stores that keep nothing else too: those that a store of a user's own is tested by.
+/// Laws of one trait, for stores that keep nothing else too: those that a store of a user's own is
+/// tested by.
 macro_rules! laws_of {
     ($room:ident on $engine:ident: $($law:ident,)*) => {
         mod $engine {

@@ -40,8 +40,8 @@ impl Recorder for Shown {
     }
 }
 
-/// In a process of its own, because the gauge is a process's; on one thread, because the recorder is a
-/// thread's.
+/// In a process of its own, because the gauge is a process's; on one thread, because the recorder
+/// is a thread's.
 #[tokio::test]
 async fn charges_that_the_database_did_not_take_are_shown_until_it_does() {
     if std::env::var_os(CHILD).is_none() {

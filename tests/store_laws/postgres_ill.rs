@@ -1,5 +1,5 @@
-//! Money survives a database that is ill: that takes nobody in, that only reads, that is busy, that falls silent, in
-//! which somebody sits on a row.
+//! Money survives a database that is ill: that takes nobody in, that only reads, that is busy, that
+//! falls silent, in which somebody sits on a row.
 
 use std::{
     sync::{
@@ -286,7 +286,8 @@ async fn a_server_that_falls_silent_does_not_cost_the_pool() {
     let ann = account("ann");
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[], 10).await.unwrap();
-    // Each time all connections are in the middle of something, and each in the middle of something else.
+    // Each time all connections are in the middle of something, and each in the middle of something
+    // else.
     for _ in 0..8 {
         let goes_on = Arc::new(AtomicBool::new(true));
         let reading: Vec<_> = (0..8)
@@ -490,7 +491,8 @@ async fn sessions_that_forgot_their_statements_are_not_kept() {
     pay(&store, &ann, 100).await;
     let held = hold(&store, &ann, &[], 10).await.unwrap();
     balances(&store, &ann, 100, 10).await;
-    // As a pooler does that hands a session on to others. The lane gives its connection back meanwhile.
+    // As a pooler does that hands a session on to others. The lane gives its connection back
+    // meanwhile.
     let mut sessions = Vec::new();
     while let Ok(Ok(session)) = timeout(Duration::from_secs(1), shared.acquire()).await {
         sessions.push(session);

@@ -427,7 +427,8 @@ async fn of_two_pools_one_exchanges_a_refresh_token() {
     of_two_processes_one_exchanges_a_refresh_token(stores).await;
 }
 
-/// As the store takes it, here for another process that is in the middle of making one of the owner's keys.
+/// As the store takes it, here for another process that is in the middle of making one of the
+/// owner's keys.
 const TURN: &str = "SELECT pg_advisory_lock(hashtextextended('ann', 7738725070078436896))";
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! PostgreSQL: tables in a schema of one's own. What holds in any of them is among the laws of all engines.
+//! PostgreSQL: tables in a schema of one's own. What holds in any of them is among the laws of all
+//! engines.
 
 use std::{
     sync::{Arc, Mutex, Weak},

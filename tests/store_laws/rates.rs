@@ -1,4 +1,5 @@
-//! The laws of rate limits on each engine that has them; and that each law catches stores that break it.
+//! The laws of rate limits on each engine that has them; and that each law catches stores that
+//! break it.
 
 use std::sync::Arc;
 

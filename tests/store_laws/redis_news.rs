@@ -1,4 +1,5 @@
-//! News of changes over Redis, of stores that can't tell of them: two processes with one file of keys.
+//! News of changes over Redis, of stores that can't tell of them: two processes with one file of
+//! keys.
 
 use std::{
     path::Path,
@@ -74,7 +75,8 @@ impl Process {
         }
     }
 
-    /// The news of a key's creation come after the creation, and make who has just read the key read it again.
+    /// The news of a key's creation come after the creation, and make who has just read the key
+    /// read it again.
     async fn has_heard_of(&self, digest: KeyDigest) {
         let news = Change::Key(digest);
         soon(async || self.heard.0.lock().unwrap().contains(&news)).await;

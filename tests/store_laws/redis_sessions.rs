@@ -1,4 +1,5 @@
-//! What Redis alone must do with logins: let them leave, be away, and stand beside users of another store.
+//! What Redis alone must do with logins: let them leave, be away, and stand beside users of another
+//! store.
 
 use std::{sync::Arc, time::Duration};
 

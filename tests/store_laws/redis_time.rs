@@ -1,7 +1,8 @@
 //! Rate limits in Redis, by a clock that a law turns.
 //!
-//! The script reads the server's clock, which nobody can turn. So the server also has the script with another source of time,
-//! and what stands between it and the limiter calls that one instead: each by the digest of its text, of one length.
+//! The script reads the server's clock, which nobody can turn. So the server also has the script
+//! with another source of time, and what stands between it and the limiter calls that one instead:
+//! each by the digest of its text, of one length.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +62,8 @@ pub(crate) async fn rates() -> Option<(Turned, Time, RedisServer)> {
     Some((turned, clock, server))
 }
 
-/// Passes everything on, but one script for another. A command ends with a line, so no piece of a digest waits for long.
+/// Passes everything on, but one script for another. A command ends with a line, so no piece of a
+/// digest waits for long.
 async fn instead(port: u16, asked: String, meant: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = listener.local_addr().unwrap().port();

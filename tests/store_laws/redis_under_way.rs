@@ -1,5 +1,5 @@
-//! Requests under way that several processes count together: never more than the limit, also when a process is killed, or
-//! Redis falls silent or loses its memory.
+//! Requests under way that several processes count together: never more than the limit, also when a
+//! process is killed, or Redis falls silent or loses its memory.
 
 use std::{
     io::{BufRead, BufReader},

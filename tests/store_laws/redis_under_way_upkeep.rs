@@ -1,5 +1,5 @@
-//! What the task of shared requests under way does: it frees and renews, many keys at a time, after failures too, and to
-//! the end.
+//! What the task of shared requests under way does: it frees and renews, many keys at a time, after
+//! failures too, and to the end.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -326,7 +326,8 @@ async fn behind_a_locked_file_calls_end_and_settlements_go_on() {
     // Longer than SQLite itself waits for the lock: the whole batch fails, and is tried again.
     tokio::time::sleep(Duration::from_millis(2_300)).await;
     blocker.execute_batch("COMMIT").unwrap();
-    // Whoever asks may give up sooner than a busy machine answers; a settlement is written all the same.
+    // Whoever asks may give up sooner than a busy machine answers; a settlement is written all the
+    // same.
     let _ = store.settle(stays, costs(0)).await;
     for _ in 0..200 {
         let balance = store.balance(&ann).await.unwrap();

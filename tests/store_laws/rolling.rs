@@ -239,7 +239,8 @@ pub(crate) async fn a_soft_rolling_limit_is_told_once_in_the_length_of_its_windo
         .into_iter()
         .map(|alert| (alert.window, alert.spent))
         .collect();
-    // The third time that it is passed comes 310 seconds after the first and is not told; the last one is.
+    // The third time that it is passed comes 310 seconds after the first and is not told; the last
+    // one is.
     let rolling = BudgetWindow::Rolling;
     assert_eq!(told, [(rolling, nanos(10)), (rolling, nanos(12))]);
 }

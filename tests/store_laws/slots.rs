@@ -1,4 +1,5 @@
-//! The laws of requests under way on each engine that has them; and that each law catches stores that break it.
+//! The laws of requests under way on each engine that has them; and that each law catches stores
+//! that break it.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! Two processes for real: the time from the answer to a revocation in one to the first refusal in the other, and
-//! the race for one refresh token.
+//! Two processes for real: the time from the answer to a revocation in one to the first refusal in
+//! the other, and the race for one refresh token.
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,5 +1,5 @@
-//! A PostgreSQL server of the tests' own: a private process on a socket in a temporary folder, started by the first
-//! test that asks, and gone with the process of the tests, however that ends.
+//! A PostgreSQL server of the tests' own: a private process on a socket in a temporary folder,
+//! started by the first test that asks, and gone with the process of the tests, however that ends.
 
 #![allow(dead_code, reason = "whoever starts a server needs a part of it")]
 

@@ -89,7 +89,8 @@ impl Proxy {
             .ssl_mode(sqlx::postgres::PgSslMode::Disable)
     }
 
-    /// Nothing more comes through the connections that there are; those that are made later are good.
+    /// Nothing more comes through the connections that there are; those that are made later are
+    /// good.
     pub(crate) fn freeze(&self) {
         let made = self.state.made.load(Ordering::SeqCst);
         self.state.frozen.store(made, Ordering::SeqCst);

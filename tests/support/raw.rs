@@ -140,7 +140,8 @@ pub(crate) fn joined(mut chunks: &[u8]) -> Vec<u8> {
     content
 }
 
-/// Writes the start of something on a connection and then nothing, and waits until the server ends it: what it said.
+/// Writes the start of something on a connection and then nothing, and waits until the server ends
+/// it: what it said.
 pub(crate) async fn silent(client: &Client, start: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(client.address)
         .await

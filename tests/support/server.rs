@@ -113,7 +113,8 @@ impl Launch {
         self
     }
 
-    /// On a disk that has no room for a file of more than so many blocks, of 512 bytes each or of 1,024.
+    /// On a disk that has no room for a file of more than so many blocks, of 512 bytes each or of
+    /// 1,024.
     pub(crate) fn on_a_small_disk(self, blocks: u32) -> Self {
         self.within(&format!("trap '' XFSZ; ulimit -f {blocks}"))
     }

@@ -1,8 +1,8 @@
 //! tollgate beside its peers: the same requests, in one process, by turns.
 //!
-//! `cd benches/peers && cargo run --release`. Ratios count; the times are this machine's. With the name of a contestant
-//! of the first table (`-- "the whole stack"`) and perhaps a number of calls it runs that one alone, for a profiler; with `-- sockets` the comparison on
-//! sockets alone.
+//! `cd benches/peers && cargo run --release`. Ratios count; the times are this machine's. With the
+//! name of a contestant of the first table (`-- "the whole stack"`) and perhaps a number of calls
+//! it runs that one alone, for a profiler; with `-- sockets` the comparison on sockets alone.
 
 #[path = "../../scene/mod.rs"]
 mod scene;

@@ -123,8 +123,9 @@ async fn fields(app: Router, scene: &Scene) -> HeaderMap {
     fields
 }
 
-/// Prints the medians of a bare application, of one that writes the header fields of the whole stack and does nothing for
-/// them, and of one behind the whole stack; and how the last compares with the two.
+/// Prints the medians of a bare application, of one that writes the header fields of the whole
+/// stack and does nothing for them, and of one behind the whole stack; and how the last compares
+/// with the two.
 pub(crate) async fn compare(scene: &Scene) {
     let app = || Router::new().route(PATH, post(async || r#"{"hello":"world"}"#));
     let gated = app().layer(scene.whole());

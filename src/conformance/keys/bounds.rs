@@ -2,8 +2,9 @@
 
 use super::*;
 
-/// [`insert`](KeyStore::insert) and [`rotate`](KeyStore::rotate) keep to [`KeysPerOwner`], however many come at once: the
-/// oldest key that has ended makes room, and where there is none they fail with [`Full`](StoreErrorKind::Full).
+/// [`insert`](KeyStore::insert) and [`rotate`](KeyStore::rotate) keep to [`KeysPerOwner`], however
+/// many come at once: the oldest key that has ended makes room, and where there is none they fail
+/// with [`Full`](StoreErrorKind::Full).
 pub async fn an_owner_has_only_so_many_keys_and_others_theirs<S: KeyStore + Clone>(store: S) {
     let mut revoked = key("revoked", "ann");
     revoked.revoked_at = Some(now());
@@ -71,8 +72,8 @@ pub async fn an_owner_has_only_so_many_keys_and_others_theirs<S: KeyStore + Clon
     assert!(get(&store, "bob", "bobs").await.is_some());
 }
 
-/// [`update`](KeyStore::update) lets an expired key go on where its owner may have one more, or else fails with
-/// [`Full`](StoreErrorKind::Full); of two at once for one place, one does.
+/// [`update`](KeyStore::update) lets an expired key go on where its owner may have one more, or
+/// else fails with [`Full`](StoreErrorKind::Full); of two at once for one place, one does.
 pub async fn an_expired_key_goes_on_where_there_is_room<S: KeyStore + Clone>(store: S) {
     for name in ["first", "second"] {
         let mut expired = key(name, "ann");

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// [`revoke_all`](KeyStore::revoke_all) ends each key of an owner that wasn't ended before, says which, and leaves others theirs. A key
-/// that is rotated at the same time leaves no good one.
+/// [`revoke_all`](KeyStore::revoke_all) ends each key of an owner that wasn't ended before, says
+/// which, and leaves others theirs. A key that is rotated at the same time leaves no good one.
 pub async fn all_keys_of_an_owner_end_in_one_step<S: KeyStore + Clone>(store: S) {
     let mut expired = key("expired", "ann");
     expired.expires_at = Some(now());
@@ -67,8 +67,9 @@ pub async fn all_keys_of_an_owner_end_in_one_step<S: KeyStore + Clone>(store: S)
     }
 }
 
-/// [`update`](KeyStore::update) disables a key as of the first time and enables it again, and changes nothing else. A revocation ends
-/// that: whether it was disabled before is no longer known, and nothing enables it.
+/// [`update`](KeyStore::update) disables a key as of the first time and enables it again, and
+/// changes nothing else. A revocation ends that: whether it was disabled before is no longer known,
+/// and nothing enables it.
 pub async fn a_disabled_key_is_enabled_again_unless_it_was_revoked<S: KeyStore + Clone>(store: S) {
     let mut expected = key("key-1", "ann");
     expected.expires_at = Some(later(99));
@@ -120,8 +121,9 @@ pub async fn a_disabled_key_is_enabled_again_unless_it_was_revoked<S: KeyStore +
     assert_eq!(ends, (Some(later(4)), None));
 }
 
-/// A disabled key isn't one of the active ones of its owner. [`update`](KeyStore::update) enables it where there is room, or else fails
-/// with [`Full`](StoreErrorKind::Full); of two at once for one place, one comes back.
+/// A disabled key isn't one of the active ones of its owner. [`update`](KeyStore::update) enables
+/// it where there is room, or else fails with [`Full`](StoreErrorKind::Full); of two at once for
+/// one place, one comes back.
 pub async fn a_disabled_key_leaves_its_place_and_needs_one_to_come_back<S: KeyStore + Clone>(
     store: S,
 ) {

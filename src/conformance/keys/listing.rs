@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// [`list`](KeyStore::list) has an owner's keys newest first, each once, and no cursor on the last page.
+/// [`list`](KeyStore::list) has an owner's keys newest first, each once, and no cursor on the last
+/// page.
 pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: KeyStore + Clone>(store: S) {
     for number in 0..7 {
         store
@@ -32,8 +33,9 @@ pub async fn keys_are_listed_newest_first_a_page_at_a_time<S: KeyStore + Clone>(
     assert_eq!(exact.next_cursor, None, "no page behind the last");
 }
 
-/// [`list_all`](KeyStore::list_all) has the keys of all owners newest first, each once, whatever their state, and no cursor on the last
-/// page; what comes or goes while they are read moves none of the others.
+/// [`list_all`](KeyStore::list_all) has the keys of all owners newest first, each once, whatever
+/// their state, and no cursor on the last page; what comes or goes while they are read moves none
+/// of the others.
 pub async fn keys_of_all_owners_are_listed_newest_first<S: KeyStore + Clone>(store: S) {
     let none = store.list_all(Page::first(3)).await.unwrap();
     assert_eq!((none.items, none.next_cursor), (Vec::new(), None));

@@ -41,8 +41,9 @@ pub use rotation::{
     a_rotation_of_what_is_not_an_active_own_key_stores_nothing,
 };
 
-/// [`find`](crate::store::KeyLookup::find) and [`get`](KeyStore::get) return every field as it was [inserted](KeyStore::insert), whatever
-/// its text, and a digest that differs in anything finds nothing.
+/// [`find`](crate::store::KeyLookup::find) and [`get`](KeyStore::get) return every field as it was
+/// [inserted](KeyStore::insert), whatever its text, and a digest that differs in anything finds
+/// nothing.
 pub async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: KeyStore + Clone>(store: S) {
     let mut full = key("key-1", "ann");
     full.preview = "ps_live_abcd...xyz9".to_owned();
@@ -76,8 +77,8 @@ pub async fn a_key_is_found_by_its_whole_digest_as_it_was_stored<S: KeyStore + C
     }
 }
 
-/// [`insert`](KeyStore::insert) fails with [`Conflict`](StoreErrorKind::Conflict) where the id or the digest is taken, also by
-/// another owner, and changes nothing.
+/// [`insert`](KeyStore::insert) fails with [`Conflict`](StoreErrorKind::Conflict) where the id or
+/// the digest is taken, also by another owner, and changes nothing.
 pub async fn an_id_or_a_digest_is_taken_once<S: KeyStore + Clone>(store: S) {
     store.insert(key("key-1", "ann"), None).await.unwrap();
     let mut same_id = key("key-2", "bob");
@@ -93,8 +94,9 @@ pub async fn an_id_or_a_digest_is_taken_once<S: KeyStore + Clone>(store: S) {
     assert_eq!(bobs.items, []);
 }
 
-/// [`update`](KeyStore::update) fails with [`Conflict`](StoreErrorKind::Conflict) where the settings are others than were
-/// [seen](KeyUpdate::seen): of eight at once that saw the same, one is made.
+/// [`update`](KeyStore::update) fails with [`Conflict`](StoreErrorKind::Conflict) where the
+/// settings are others than were [seen](KeyUpdate::seen): of eight at once that saw the same, one
+/// is made.
 pub async fn a_key_that_was_changed_since_it_was_seen_is_left_as_it_is<S: KeyStore + Clone>(
     store: S,
 ) {
@@ -156,7 +158,8 @@ pub async fn another_owner_s_key_is_like_none<S: KeyStore + Clone>(store: S) {
     assert_eq!(get(&store, "ann", "key-1").await, Some(key("key-1", "ann")));
 }
 
-/// [`update`](KeyStore::update) changes what it names and nothing else; a revocation stays as it was first made.
+/// [`update`](KeyStore::update) changes what it names and nothing else; a revocation stays as it
+/// was first made.
 pub async fn an_update_changes_what_it_names_and_no_revocation<S: KeyStore + Clone>(store: S) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
@@ -199,8 +202,8 @@ pub async fn an_update_changes_what_it_names_and_no_revocation<S: KeyStore + Clo
     assert_eq!(unknown.await.unwrap(), None);
 }
 
-/// [`touch`](crate::store::KeyLookup::touch) changes the last use alone, to the latest, and is written when
-/// [`flush_touches`](crate::store::KeyLookup::flush_touches) answers.
+/// [`touch`](crate::store::KeyLookup::touch) changes the last use alone, to the latest, and is
+/// written when [`flush_touches`](crate::store::KeyLookup::flush_touches) answers.
 pub async fn a_touch_changes_one_column_and_never_goes_back<S: KeyStore + Clone>(store: S) {
     let mut expected = key("key-1", "ann");
     store.insert(expected.clone(), None).await.unwrap();
@@ -237,10 +240,12 @@ pub async fn a_deleted_key_is_gone<S: KeyStore + Clone>(store: S) {
     store.insert(first, None).await.unwrap();
 }
 
-/// [`rehash`](crate::store::KeyLookup::rehash) replaces digest and proof if both are what was expected, and fails with
-/// [`Conflict`](StoreErrorKind::Conflict) where the new digest is another key's.
+/// [`rehash`](crate::store::KeyLookup::rehash) replaces digest and proof if both are what was
+/// expected, and fails with [`Conflict`](StoreErrorKind::Conflict) where the new digest is another
+/// key's.
 ///
-/// A store that leaves [`rehash`](crate::store::KeyLookup::rehash) as it is breaks this law, and may: its keys stay as they are.
+/// A store that leaves [`rehash`](crate::store::KeyLookup::rehash) as it is breaks this law, and
+/// may: its keys stay as they are.
 pub async fn a_key_gets_another_digest_if_it_has_the_old_one<S: KeyStore + Clone>(store: S) {
     let (mut first, second) = (key("key-1", "ann"), key("key-2", "ann"));
     for stored in [&first, &second] {
@@ -309,7 +314,8 @@ pub async fn a_key_may_expire_in_the_last_second_of_time<S: KeyStore + Clone>(st
     }
 }
 
-/// [`recently_used`](crate::store::KeyLookup::recently_used) lists active keys of all owners, those that were used last first.
+/// [`recently_used`](crate::store::KeyLookup::recently_used) lists active keys of all owners, those
+/// that were used last first.
 ///
 /// A store that leaves it as it is breaks this law, and may: its resolver begins cold.
 pub async fn active_keys_are_listed_by_their_last_use<S: KeyStore + Clone>(store: S) {

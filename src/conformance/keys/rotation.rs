@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// [`rotate`](KeyStore::rotate) ends the old key with the overlap or at its own end, whichever is earlier; the new one has the
-/// end that the old one had.
+/// [`rotate`](KeyStore::rotate) ends the old key with the overlap or at its own end, whichever is
+/// earlier; the new one has the end that the old one had.
 pub async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: KeyStore + Clone>(store: S) {
     let mut short = key("short", "ann");
     short.expires_at = Some(later(10));
@@ -34,7 +34,8 @@ pub async fn a_rotation_ends_the_old_key_at_the_earlier_end<S: KeyStore + Clone>
     assert_eq!(end("long-2").await, None, "and not that of the overlap");
 }
 
-/// [`rotate`](KeyStore::rotate) gives the new key the [end](SuccessorEnd) that is asked for, and the old one none that is later.
+/// [`rotate`](KeyStore::rotate) gives the new key the [end](SuccessorEnd) that is asked for, and
+/// the old one none that is later.
 pub async fn a_new_key_ends_when_it_is_told_to<S: KeyStore + Clone>(store: S) {
     let ends = [
         ("same", SuccessorEnd::SameMoment, Some(later(90))),
@@ -61,7 +62,8 @@ pub async fn a_new_key_ends_when_it_is_told_to<S: KeyStore + Clone>(store: S) {
     assert_eq!(last.expires_at, None, "for as long as that had");
 }
 
-/// [`rotate`](KeyStore::rotate) copies the settings and the lineage as they are stored then, and no use.
+/// [`rotate`](KeyStore::rotate) copies the settings and the lineage as they are stored then, and no
+/// use.
 pub async fn a_new_key_has_the_settings_that_the_old_one_has_then<S: KeyStore + Clone>(store: S) {
     let mut old = key("old", "ann");
     old.environment = Some("live".to_owned());
@@ -97,7 +99,8 @@ pub async fn a_new_key_has_the_settings_that_the_old_one_has_then<S: KeyStore + 
     assert_eq!(replaced.last_used_at, Some(later(1)));
 }
 
-/// Of sixteen [rotations](KeyStore::rotate) of one key at once one wins; the others, and all later ones, are told by which.
+/// Of sixteen [rotations](KeyStore::rotate) of one key at once one wins; the others, and all later
+/// ones, are told by which.
 pub async fn a_key_is_rotated_once<S: KeyStore + Clone>(store: S) {
     store.insert(key("old", "ann"), None).await.unwrap();
     let rotate = |into: String| {
@@ -132,8 +135,9 @@ pub async fn a_key_is_rotated_once<S: KeyStore + Clone>(store: S) {
     assert_eq!(old.expires_at, Some(later(60)));
 }
 
-/// [`rotate`](KeyStore::rotate) stores nothing where the key is expired, revoked, unknown, another owner's or was changed since
-/// it was [seen](KeyUpdate::seen), and fails with [`Conflict`](StoreErrorKind::Conflict) where the new id is taken.
+/// [`rotate`](KeyStore::rotate) stores nothing where the key is expired, revoked, unknown, another
+/// owner's or was changed since it was [seen](KeyUpdate::seen), and fails with
+/// [`Conflict`](StoreErrorKind::Conflict) where the new id is taken.
 pub async fn a_rotation_of_what_is_not_an_active_own_key_stores_nothing<S: KeyStore + Clone>(
     store: S,
 ) {

@@ -1,10 +1,12 @@
 //! The laws of a ledger whose money can be leased.
 //!
-//! Each takes a ledger in which nobody has anything, and the clock that it reads. [`leases`](super::leases()) runs them all.
+//! Each takes a ledger in which nobody has anything, and the clock that it reads.
+//! [`leases`](super::leases()) runs them all.
 //!
-//! They are about [`LeaseStore::lease`]: what a node may do with a lease afterwards is [`LeasedLedger`](crate::store::LeasedLedger)'s
-//! business. What to do with a step, and with what result, is decided by [`Lease`](crate::books::Lease). That the
-//! leases of an instance that fell silent are resolved takes a second store on the same books, and is none of them.
+//! They are about [`LeaseStore::lease`]: what a node may do with a lease afterwards is
+//! [`LeasedLedger`](crate::store::LeasedLedger)'s business. What to do with a step, and with what
+//! result, is decided by [`Lease`](crate::books::Lease). That the leases of an instance that fell
+//! silent are resolved takes a second store on the same books, and is none of them.
 
 mod money;
 mod steps;

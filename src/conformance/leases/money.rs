@@ -11,7 +11,8 @@ use crate::{
     store::LeaseStore,
 };
 
-/// A lease is set aside as a hold is: in the account and in each budget. Others are refused what is left beyond it.
+/// A lease is set aside as a hold is: in the account and in each budget. Others are refused what is
+/// left beyond it.
 pub async fn what_is_leased_is_there_for_nobody_else<S: LeaseStore>(store: S, _clock: Time) {
     pay(&store, 1_000).await;
     let opened = apply(&store, step(lease(&store, 7), 1, &[], 100)).await;
@@ -32,8 +33,9 @@ pub async fn what_is_leased_is_there_for_nobody_else<S: LeaseStore>(store: S, _c
     assert_eq!(second.amount, nanos(0), "there is nothing left");
 }
 
-/// A step grows a lease by an eighth at most of what is left, in the account or under the tightest limit; so no number of steps
-/// passes a limit, and the answer says what is set aside, not what was asked for.
+/// A step grows a lease by an eighth at most of what is left, in the account or under the tightest
+/// limit; so no number of steps passes a limit, and the answer says what is set aside, not what was
+/// asked for.
 pub async fn a_lease_grows_by_an_eighth_and_past_no_limit<S: LeaseStore>(store: S, _clock: Time) {
     pay(&store, 800).await;
     let id = lease(&store, 7);
@@ -111,8 +113,8 @@ pub async fn what_cost_more_than_was_leased_is_charged_all_the_same<S: LeaseStor
     assert_eq!(rows(&store).await[0].settlement.charged, nanos(300));
 }
 
-/// A lease stays in the day and the month that it was opened in: what it charges counts there, and it grows no more once they
-/// are over.
+/// A lease stays in the day and the month that it was opened in: what it charges counts there, and
+/// it grows no more once they are over.
 pub async fn a_charge_counts_in_the_day_of_its_lease<S: LeaseStore>(store: S, clock: Time) {
     pay(&store, 1_000).await;
     late_in_the_day(&store, &clock).await;
@@ -132,7 +134,8 @@ pub async fn a_charge_counts_in_the_day_of_its_lease<S: LeaseStore>(store: S, cl
     assert_eq!(account(&store).await, (10, 40));
 }
 
-/// Leases that are opened at once are told what is set aside for each, and together have no more than there is.
+/// Leases that are opened at once are told what is set aside for each, and together have no more
+/// than there is.
 pub async fn of_many_leases_at_once_no_more_is_set_aside_than_there_is<S: LeaseStore>(
     store: S,
     _clock: Time,

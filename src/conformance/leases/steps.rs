@@ -14,7 +14,8 @@ use crate::{
     store::LeaseStore,
 };
 
-/// A step that is sent again is answered and changes nothing, also where it is sent a hundred times at once.
+/// A step that is sent again is answered and changes nothing, also where it is sent a hundred times
+/// at once.
 pub async fn a_step_counts_once<S: LeaseStore>(store: S, _clock: Time) {
     pay(&store, 1_000).await;
     let id = lease(&store, 7);
@@ -51,8 +52,8 @@ pub async fn a_step_counts_once<S: LeaseStore>(store: S, _clock: Time) {
     assert_eq!(account(&store).await, (40, 60));
 }
 
-/// A lease begins with step 1, taken by an instance that is alive. Anything else is answered as a lease that isn't open, holds
-/// nothing and charges nothing.
+/// A lease begins with step 1, taken by an instance that is alive. Anything else is answered as a
+/// lease that isn't open, holds nothing and charges nothing.
 pub async fn a_lease_is_opened_by_its_first_step_and_for_a_living_instance<S: LeaseStore>(
     store: S,
     _clock: Time,
@@ -93,7 +94,8 @@ pub async fn a_lease_ends_with_its_last_step<S: LeaseStore>(store: S, _clock: Ti
     assert_eq!(rows(&store).await.len(), 1);
 }
 
-/// A late report is charged in the windows of its hold, once, whoever is alive; what its lease has set aside pays first.
+/// A late report is charged in the windows of its hold, once, whoever is alive; what its lease has
+/// set aside pays first.
 pub async fn a_late_report_counts_once_and_where_its_hold_did<S: LeaseStore>(
     store: S,
     clock: Time,
@@ -136,8 +138,8 @@ pub async fn a_late_report_counts_once_and_where_its_hold_did<S: LeaseStore>(
     assert_eq!(today(&store).await, (1, 0), "they were yesterday's");
 }
 
-/// [`tenure`](LeaseStore::tenure) says which instance the store is, for as long as that is sure; [`clock`](LeaseStore::clock) and
-/// [`windows`](LeaseStore::windows) are those that it decides by.
+/// [`tenure`](LeaseStore::tenure) says which instance the store is, for as long as that is sure;
+/// [`clock`](LeaseStore::clock) and [`windows`](LeaseStore::windows) are those that it decides by.
 pub async fn a_store_tells_its_instance_and_its_time<S: LeaseStore>(store: S, clock: Time) {
     pay(&store, 1_000).await;
     late_in_the_day(&store, &clock).await;

@@ -6,8 +6,8 @@ use crate::{
     store::{Correction, RateStore},
 };
 
-/// Units on top of an estimate are never refused by [`correct`](RateStore::correct): a window may be overdrawn, and admits
-/// nothing until that has drained.
+/// Units on top of an estimate are never refused by [`correct`](RateStore::correct): a window may
+/// be overdrawn, and admits nothing until that has drained.
 pub async fn what_was_used_beyond_an_estimate_counts_and_is_never_refused<S: RateStore>(
     store: S,
     clock: Time,
@@ -69,8 +69,8 @@ pub async fn a_window_is_never_more_than_full_however_much_is_given_back<S: Rate
     }
 }
 
-/// Units that have drained, or that belong to a day that is over, are nobody's: to give them back would be to give away what
-/// others took since.
+/// Units that have drained, or that belong to a day that is over, are nobody's: to give them back
+/// would be to give away what others took since.
 pub async fn what_has_left_its_window_is_not_given_back<S: RateStore>(store: S, clock: Time) {
     for (number, quota) in each_rule().into_iter().enumerate() {
         let (name, quotas) = (number.to_string(), Quotas::from(quota));

@@ -8,7 +8,8 @@ use crate::{
     store::{RateKey, RateOutcome, RateStore},
 };
 
-/// [`take`](RateStore::take) admits a full burst, whatever the rule, and not one unit more. Each answer says what is left.
+/// [`take`](RateStore::take) admits a full burst, whatever the rule, and not one unit more. Each
+/// answer says what is left.
 pub async fn each_window_holds_its_number_and_no_unit_more<S: RateStore>(store: S, _clock: Time) {
     for (number, quota) in each_rule().into_iter().enumerate() {
         let (name, quotas) = (number.to_string(), Quotas::from(quota));
@@ -93,8 +94,8 @@ pub async fn a_cost_is_taken_whole<S: RateStore>(store: S, _clock: Time) {
     assert_eq!(left(&store, "ann", &quotas).await, [0, 540]);
 }
 
-/// What costs more than a window ever holds is [`TooCostly`](RateOutcome::TooCostly), and takes nothing: nobody is told to wait
-/// for what never comes.
+/// What costs more than a window ever holds is [`TooCostly`](RateOutcome::TooCostly), and takes
+/// nothing: nobody is told to wait for what never comes.
 pub async fn what_a_window_never_holds_is_too_costly<S: RateStore>(store: S, _clock: Time) {
     for (number, quota) in each_rule().into_iter().enumerate() {
         let (name, quotas) = (number.to_string(), Quotas::from(quota));
@@ -148,7 +149,8 @@ pub async fn a_look_takes_nothing<S: RateStore>(store: S, _clock: Time) {
     assert!(admits(&store, "ann", &quotas, 1).await);
 }
 
-/// [`reset`](RateStore::reset) forgets all windows of one key, whoever asks about them next, and no other key's.
+/// [`reset`](RateStore::reset) forgets all windows of one key, whoever asks about them next, and no
+/// other key's.
 pub async fn a_reset_forgets_one_key_and_all_of_it<S: RateStore>(store: S, _clock: Time) {
     let (quotas, other) = (together(), Quotas::from(Quota::per_hour(7).named("other")));
     for name in ["ann", "bob"] {
@@ -165,8 +167,8 @@ pub async fn a_reset_forgets_one_key_and_all_of_it<S: RateStore>(store: S, _cloc
     assert!(!admits(&store, "bob", &other, 1).await);
 }
 
-/// Use stays under a window's name when its number changes, and while other calls for the same key name other windows. A call
-/// takes from, and is refused by, only those that it names.
+/// Use stays under a window's name when its number changes, and while other calls for the same key
+/// name other windows. A call takes from, and is refused by, only those that it names.
 pub async fn quotas_come_with_each_call<S: RateStore>(store: S, _clock: Time) {
     let of = |limit| {
         let strict = Quota::per_hour(limit).strict().named("strict");

@@ -1,11 +1,13 @@
 //! The laws of a store that counts requests.
 //!
-//! Each takes a store that has counted nothing, and the clock that it reads. [`rates`](super::rates()) runs them all.
+//! Each takes a store that has counted nothing, and the clock that it reads.
+//! [`rates`](super::rates()) runs them all.
 //!
 //! What they ask of the three rules: a bucket (GCRA) admits exactly what its rate says; a
-//! [strict](crate::quota::Quota::strict) window never holds more than its number, and a unit leaves it at most an eighth of the
-//! period late; a calendar window begins anew at midnight. A store of one's own learns the rule of a quota from
-//! [`is_strict`](crate::quota::Quota::is_strict) and [`calendar_window`](crate::quota::Quota::calendar_window).
+//! [strict](crate::quota::Quota::strict) window never holds more than its number, and a unit leaves
+//! it at most an eighth of the period late; a calendar window begins anew at midnight. A store of
+//! one's own learns the rule of a quota from [`is_strict`](crate::quota::Quota::is_strict) and
+//! [`calendar_window`](crate::quota::Quota::calendar_window).
 
 mod corrections;
 mod counting;

@@ -1,4 +1,5 @@
-//! Laws of time: the clock is turned, and decisions are compared with lists of what was admitted, and when.
+//! Laws of time: the clock is turned, and decisions are compared with lists of what was admitted,
+//! and when.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,8 +12,8 @@ use crate::{
     store::{RateOutcome, RateStore},
 };
 
-/// A bucket is a list of units, each of which leaves it one interval after the one before. What fits is admitted, what doesn't
-/// is refused, and the wait is what is missing.
+/// A bucket is a list of units, each of which leaves it one interval after the one before. What
+/// fits is admitted, what doesn't is refused, and the wait is what is missing.
 pub async fn a_bucket_admits_exactly_what_its_rate_says<S: RateStore>(store: S, clock: Time) {
     const INTERVAL: Duration = Duration::from_millis(10);
     let mut numbers = Numbers(1);
@@ -51,8 +52,8 @@ pub async fn a_bucket_admits_exactly_what_its_rate_says<S: RateStore>(store: S, 
     }
 }
 
-/// No rolling period holds more than the number, wherever it begins; and nothing is refused that would fit a period longer by
-/// an eighth.
+/// No rolling period holds more than the number, wherever it begins; and nothing is refused that
+/// would fit a period longer by an eighth.
 pub async fn a_strict_window_holds_its_number_in_every_period<S: RateStore>(store: S, clock: Time) {
     const PERIOD: Duration = Duration::from_millis(1_600);
     let mut numbers = Numbers(2);
@@ -84,8 +85,8 @@ pub async fn a_strict_window_holds_its_number_in_every_period<S: RateStore>(stor
     }
 }
 
-/// A calendar window holds its number from one midnight of its zone to the next, from Monday to Monday
-/// or from the first of a month to the next, and who is refused is told to wait for that.
+/// A calendar window holds its number from one midnight of its zone to the next, from Monday to
+/// Monday or from the first of a month to the next, and who is refused is told to wait for that.
 pub async fn a_day_a_week_and_a_month_begin_anew<S: RateStore>(store: S, clock: Time) {
     let periods = [
         CalendarPeriod::Day,
@@ -119,7 +120,8 @@ pub async fn a_day_a_week_and_a_month_begin_anew<S: RateStore>(store: S, clock: 
     }
 }
 
-/// A refused request that comes again after the time it was told is admitted, in all of its windows.
+/// A refused request that comes again after the time it was told is admitted, in all of its
+/// windows.
 pub async fn who_waits_as_told_is_admitted<S: RateStore>(store: S, clock: Time) {
     let each = each_rule().map(Quotas::from);
     for (number, quotas) in each.into_iter().chain([together()]).enumerate() {

@@ -7,9 +7,9 @@ use super::{KnownCall, Money};
 /// What a ledger remembers, for [a day](Self::REMEMBERED), of a hold that it resolved without its
 /// owner.
 ///
-/// An owner that was cut off for long may be alive, and may have answered its call. What such a call
-/// cost is charged once it is settled after all: beyond what was set aside, since that money may
-/// have been given to another call.
+/// An owner that was cut off for long may be alive, and may have answered its call. What such a
+/// call cost is charged once it is settled after all: beyond what was set aside, since that money
+/// may have been given to another call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abandoned {
     /// What was charged when it was resolved.
@@ -36,8 +36,8 @@ impl Abandoned {
     /// What is still to be charged for a call that cost `cost`. `known` is what its idempotency key
     /// names now.
     ///
-    /// Nothing if the client has repeated the call since: with one key it pays once, and that is for
-    /// the repetition.
+    /// Nothing if the client has repeated the call since: with one key it pays once, and that is
+    /// for the repetition.
     #[must_use]
     pub fn due(&self, cost: Money, known: Option<&KnownCall>) -> Money {
         let repetition = known.filter(|known| self.fingerprint == Some(known.fingerprint));

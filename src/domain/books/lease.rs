@@ -142,8 +142,8 @@ pub struct Stepped {
 }
 
 impl Lease {
-    /// What to do with a `step` of a lease, given the `stored` one. `may_open` says whether its store
-    /// instance is alive.
+    /// What to do with a `step` of a lease, given the `stored` one. `may_open` says whether its
+    /// store instance is alive.
     #[must_use]
     pub fn due(stored: Option<Self>, step: &LeaseStep, may_open: bool) -> Due {
         match stored {

@@ -162,7 +162,8 @@ impl Rolling {
         self.add(self.window.slice_of(self.latest), charged);
         for limit in soft.crossed(before, self.settled) {
             if self.is_news(limit) {
-                // What was written straight into the limits leaves nothing behind that would pile up.
+                // What was written straight into the limits leaves nothing behind that would pile
+                // up.
                 self.told.retain(|told| soft.contains(told.limit));
                 self.tell(limit, self.latest);
                 tell(Passed {
@@ -196,9 +197,9 @@ impl Rolling {
         }
     }
 
-    /// Takes charges back: of the slice in which a call was `charged`, or of all, oldest first, where
-    /// it isn't known which of them it was. So none counts for a shorter time than it must. A charge
-    /// that has left the window, or never counted in it, takes nothing from those that do.
+    /// Takes charges back: of the slice in which a call was `charged`, or of all, oldest first,
+    /// where it isn't known which of them it was. So none counts for a shorter time than it must. A
+    /// charge that has left the window, or never counted in it, takes nothing from those that do.
     pub(super) fn refund(&mut self, amount: Money, charged: Option<i64>) {
         let own = charged.map(|second| self.window.slice_of(second));
         let is_among = |slice: &&mut Slice| own.is_none_or(|own| slice.number == own);

@@ -42,7 +42,8 @@ impl Serialize for Thresholds {
 
 impl<'de> Deserialize<'de> for Thresholds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // An amount is read from its very text, which serde's buffers for untagged forms don't keep.
+        // An amount is read from its very text, which serde's buffers for untagged forms don't
+        // keep.
         let raw = <Box<RawValue>>::deserialize(deserializer)?;
         let text = raw.get();
         if text.starts_with('[') {

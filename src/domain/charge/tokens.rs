@@ -54,8 +54,8 @@ impl Tokens {
         parts.with_whole_parts()
     }
 
-    /// Raises the wholes to their parts. A count that contradicts another is not taken for less than
-    /// it says.
+    /// Raises the wholes to their parts. A count that contradicts another is not taken for less
+    /// than it says.
     pub(crate) fn with_whole_parts(self) -> Self {
         let cached = self.cached.saturating_add(self.cache_written);
         let input_media = self.input_audio.saturating_add(self.input_image);

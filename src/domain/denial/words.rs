@@ -75,8 +75,8 @@ struct Either {
 }
 
 impl Neither {
-    /// The refusal of a request that brought nothing of what either policy looks for. An application's
-    /// own text stays one, and what else the refusal says is the second one's.
+    /// The refusal of a request that brought nothing of what either policy looks for. An
+    /// application's own text stays one, and what else the refusal says is the second one's.
     pub(crate) fn denial(&self, first: &Denial, mut second: Denial) -> Denial {
         let are_alike = first.credential == second.credential;
         if are_alike && matches!((&first.words, &second.words), (Words::Usual, Words::Usual)) {

@@ -42,8 +42,8 @@ impl KeyDigest {
     }
 }
 
-/// Half of it, since every part of a digest is as random as the whole, and two numbers, for which hash
-/// functions have a shorter way than for a slice.
+/// Half of it, since every part of a digest is as random as the whole, and two numbers, for which
+/// hash functions have a shorter way than for a slice.
 impl Hash for KeyDigest {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let ([first, second, ..], []) = self.0.as_chunks() else {

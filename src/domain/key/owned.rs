@@ -6,9 +6,8 @@ use crate::domain::{KeyId, clock::Timestamp};
 /// How many keys an owner may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeysPerOwner {
-    /// The most keys that may be active at once, neither revoked, disabled nor expired, when another
-    /// is
-    /// created. Rotation is exempt: the replaced key lives on only for the overlap.
+    /// The most keys that may be active at once, neither revoked, disabled nor expired, when
+    /// another is created. Rotation is exempt: the replaced key lives on only for the overlap.
     pub live_max: u32,
     /// The most keys that are kept, whatever their state. To make room for another, the oldest key
     /// that has ended is deleted.

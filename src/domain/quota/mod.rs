@@ -212,8 +212,8 @@ impl Quota {
         matches!(self.rule, Rule::Strict)
     }
 
-    /// The day, week or month that contains `now`, for a store of one's own: its first second, and the
-    /// first after it, since 1970-01-01T00:00:00Z. `None` if this is no calendar quota.
+    /// The day, week or month that contains `now`, for a store of one's own: its first second, and
+    /// the first after it, since 1970-01-01T00:00:00Z. `None` if this is no calendar quota.
     ///
     /// ```
     /// use tollgate::quota::{CalendarPeriod, Quota};

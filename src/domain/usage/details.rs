@@ -44,13 +44,13 @@ pub struct UsageDetails {
     /// it outlived its hold, has none.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
-    /// The budgets that it counted in: its key's, its team's. Empty if there was none but its key's,
-    /// and for a call without a hold. One that its ledger resolved has its key's too.
+    /// The budgets that it counted in: its key's, its team's. Empty if there was none but its
+    /// key's, and for a call without a hold. One that its ledger resolved has its key's too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetId>,
-    /// The day and the month in which its charge counted, where they aren't those in which it began:
-    /// its money was set aside after midnight, or by a clock that differs, or in a lease of the day
-    /// before. Ledgers write it.
+    /// The day and the month in which its charge counted, where they aren't those in which it
+    /// began: its money was set aside after midnight, or by a clock that differs, or in a lease of
+    /// the day before. Ledgers write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
 }

@@ -108,8 +108,8 @@ impl Adjustment {
     }
 
     /// Gives it back to a budget of the account too: to its team's, or to its key's, which is named
-    /// by the key's [lineage](crate::key::KeyRecord::lineage); at most 64 budgets. What a budget was given back by
-    /// mistake can't be charged to it again.
+    /// by the key's [lineage](crate::key::KeyRecord::lineage); at most 64 budgets. What a budget
+    /// was given back by mistake can't be charged to it again.
     pub fn in_budget(mut self, budget: BudgetId) -> Self {
         let mut budgets = self.budgets.to_vec();
         if !budgets.contains(&budget) {
@@ -193,14 +193,14 @@ impl PaymentMeaning {
 }
 
 impl UsageEntry {
-    /// Gives back `amount` of what this call was charged, in the windows in which that counted, and to
-    /// the budgets that the row [notes](super::UsageDetails::budgets); where it notes none, to the one
-    /// that is named like its key.
+    /// Gives back `amount` of what this call was charged, in the windows in which that counted, and
+    /// to the budgets that the row [notes](super::UsageDetails::budgets); where it notes none, to
+    /// the one that is named like its key.
     ///
     /// A key that was made by a rotation counts in the budget of its first one. A row doesn't tell
-    /// that one if it is the only one: name it, by [`in_budget`](Adjustment::in_budget) with the key's
-    /// [lineage](crate::key::KeyRecord::lineage), wherever keys are rotated. For a key that never was,
-    /// that is the same budget, and counts once.
+    /// that one if it is the only one: name it, by [`in_budget`](Adjustment::in_budget) with the
+    /// key's [lineage](crate::key::KeyRecord::lineage), wherever keys are rotated. For a key that
+    /// never was, that is the same budget, and counts once.
     ///
     /// ```
     /// # use tollgate::{money::Money, store::{AccountId, Ledger, MemoryStore, StoreError}};

@@ -12,10 +12,10 @@ const TAGS_MAX: usize = 8;
 /// The longest name, and the longest value, in bytes.
 const LENGTH_MAX: usize = 64;
 
-/// What an application notes beside a call, in its row of the usage log: the customer or the feature
-/// that it was for, say. At most eight pairs of a name and a value, each of 1 to 64 bytes without
-/// characters that control, can't be seen, or change the direction of writing; in the order of
-/// their names. Empty ones allocate nothing. Serialized as a map.
+/// What an application notes beside a call, in its row of the usage log: the customer or the
+/// feature that it was for, say. At most eight pairs of a name and a value, each of 1 to 64 bytes
+/// without characters that control, can't be seen, or change the direction of writing; in the order
+/// of their names. Empty ones allocate nothing. Serialized as a map.
 ///
 /// ```
 /// use tollgate::usage::Tags;
@@ -32,8 +32,8 @@ pub struct Tags(Vec<(Box<str>, Box<str>)>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTag {
-    /// The name or the value is empty, too long, or has a character that controls, can't be seen, or
-    /// changes the direction of writing.
+    /// The name or the value is empty, too long, or has a character that controls, can't be seen,
+    /// or changes the direction of writing.
     #[error(
         "a tag's name and its value have 1 to 64 bytes each, and no control or invisible characters"
     )]

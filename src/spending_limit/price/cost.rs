@@ -48,9 +48,9 @@ impl Price {
         }
     }
 
-    /// The most that a call can have cost if it ended early and its tokens were not counted: for the
-    /// output that was `produced`, and for input that wasn't counted as much as was held for. At
-    /// least the counted cost, and otherwise at most the hold.
+    /// The most that a call can have cost if it ended early and its tokens were not counted: for
+    /// the output that was `produced`, and for input that wasn't counted as much as was held for.
+    /// At least the counted cost, and otherwise at most the hold.
     pub(in crate::spending_limit) fn cost_at_most(
         &self,
         held: Money,

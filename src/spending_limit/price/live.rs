@@ -15,18 +15,18 @@ pub struct InvalidPrice;
 /// A price that is changed while the server runs, as when a provider changes its own: for
 /// [`PriceTable::route_live`](crate::PriceTable::route_live). Clones share it.
 ///
-/// A call is charged by the price that its money was held for, however long it takes: a change applies
-/// to calls that begin after it. The price is read once, when the request reaches the layer, and all
-/// of it counts for the call: the prices of all models, the bounds, and where the cost comes from.
-/// What a handler ([`HeldUse`](crate::HeldUse)) and a client (`x-cost`) are told is of that price too.
-/// With [`route_by`](crate::PriceTable::route_by), that is the moment when the closure
-/// [gets](Self::get) it.
+/// A call is charged by the price that its money was held for, however long it takes: a change
+/// applies to calls that begin after it. The price is read once, when the request reaches the
+/// layer, and all of it counts for the call: the prices of all models, the bounds, and where the
+/// cost comes from. What a handler ([`HeldUse`](crate::HeldUse)) and a client (`x-cost`) are told
+/// is of that price too. With [`route_by`](crate::PriceTable::route_by), that is the moment when
+/// the closure [gets](Self::get) it.
 ///
-/// A retry under an `Idempotency-Key` costs nothing. It gets the answer of the call that was paid for,
-/// with that call's cost, even if nobody could pay the price of now. But the price of now says whether
-/// the request is sold at all: what it doesn't admit (a model that is listed no more) is refused, and
-/// where it is free, the key isn't looked at, and the handler runs again. What was free, or failed,
-/// is no paid call: a retry of it is charged by the price of now.
+/// A retry under an `Idempotency-Key` costs nothing. It gets the answer of the call that was paid
+/// for, with that call's cost, even if nobody could pay the price of now. But the price of now says
+/// whether the request is sold at all: what it doesn't admit (a model that is listed no more) is
+/// refused, and where it is free, the key isn't looked at, and the handler runs again. What was
+/// free, or failed, is no paid call: a retry of it is charged by the price of now.
 ///
 /// It changes in this process only: each process of a server has to be told.
 ///

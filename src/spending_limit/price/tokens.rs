@@ -19,8 +19,8 @@ use crate::domain::money::Money;
 /// By default nobody reads that. A client that asks for more output than the price's [own
 /// bound](Self::output_bound), or for several choices, is admitted with too little held: what it
 /// used is charged all the same, but as many such calls as are under way at once may overdraw the
-/// account. Where [`BodyDigestLayer::read_use`](crate::BodyDigestLayer::read_use) reads it, money is
-/// held for as much as the request allows, times its choices: more than by default if it allows
+/// account. Where [`BodyDigestLayer::read_use`](crate::BodyDigestLayer::read_use) reads it, money
+/// is held for as much as the request allows, times its choices: more than by default if it allows
 /// more, less if it allows less. What its input bound doesn't cover remains, see below.
 ///
 /// Elsewhere set the bound to what the models can write at most, or limit `max_tokens` and `n` in
@@ -119,10 +119,10 @@ impl TokenPrice {
         }
     }
 
-    /// How many input tokens money is held for: by default one for each byte of the body, and 1,048,576
-    /// for a body that doesn't declare its length, unless it is
-    /// [measured](crate::BodyDigestLayer::measure). Use [`TokenBound::Fixed`] if a request can refer to
-    /// more than it contains.
+    /// How many input tokens money is held for: by default one for each byte of the body, and
+    /// 1,048,576 for a body that doesn't declare its length, unless it is
+    /// [measured](crate::BodyDigestLayer::measure). Use [`TokenBound::Fixed`] if a request can
+    /// refer to more than it contains.
     pub const fn input_bound(mut self, bound: TokenBound) -> Self {
         self.input_bound = bound;
         self
@@ -136,9 +136,9 @@ impl TokenPrice {
     }
 
     /// The most output tokens that a request may ask for, those of all its choices together, where
-    /// that is [read](crate::BodyDigestLayer::read_use); one that asks for more is refused with 400.
-    /// Unlimited by default. Where nothing reads the route's requests, all of them are refused with
-    /// 500, and the log says why.
+    /// that is [read](crate::BodyDigestLayer::read_use); one that asks for more is refused with
+    /// 400. Unlimited by default. Where nothing reads the route's requests, all of them are refused
+    /// with 500, and the log says why.
     pub const fn requested_output_max(mut self, tokens: u64) -> Self {
         self.requested_output_max = Some(tokens);
         self

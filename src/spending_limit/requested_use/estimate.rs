@@ -8,9 +8,10 @@ use crate::{
 
 impl RequestedUse {
     /// How many tokens a request may use, as an estimate for
-    /// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens): one for each four bytes of its body,
-    /// and the output that it asks for, of all its choices together; `output` for each choice of a
-    /// request that states no bound. 0 for a request that nothing [read](crate::BodyDigestLayer::read_use).
+    /// [`RateLimitLayer::tokens`](crate::RateLimitLayer::tokens): one for each four bytes of its
+    /// body, and the output that it asks for, of all its choices together; `output` for each choice
+    /// of a request that states no bound. 0 for a request that nothing
+    /// [read](crate::BodyDigestLayer::read_use).
     ///
     /// ```
     /// use tollgate::{RateLimitLayer, RequestedUse, quota::Quota};

@@ -25,8 +25,8 @@ pub(super) fn admit_json(headers: &HeaderMap) -> Result<(), Denial> {
     ))
 }
 
-/// Whether it is `application/json`, or a type that ends in `+json` (RFC 6839, 3.1), with no charset
-/// but UTF-8 (RFC 8259, 8.1).
+/// Whether it is `application/json`, or a type that ends in `+json` (RFC 6839, 3.1), with no
+/// charset but UTF-8 (RFC 8259, 8.1).
 fn is_json(media_type: &str) -> bool {
     let mut parts = media_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();

@@ -23,20 +23,20 @@ const MODEL_BYTES_MAX: usize = 256;
 /// the choices, the highest counts; 0 beside another bound is refused.
 ///
 /// Refused with 400 are a body that isn't a JSON object or is compressed, a member that is there
-/// twice or in another case (`MAX_TOKENS`), a number that is negative, has a fraction or an exponent,
-/// is a string, or needs more than 64 bits, and a model that is not a string or longer than 256
-/// bytes; also a member whose text serde_json reads as JSON in place of the object. So is a
-/// `content-type` that isn't `application/json` or ends in `+json`, is there twice, or has a charset
-/// other than UTF-8; without one the body is read. A client could otherwise ask the service for more
-/// than is held, where the service's parser reads such a thing differently.
+/// twice or in another case (`MAX_TOKENS`), a number that is negative, has a fraction or an
+/// exponent, is a string, or needs more than 64 bits, and a model that is not a string or longer
+/// than 256 bytes; also a member whose text serde_json reads as JSON in place of the object. So is
+/// a `content-type` that isn't `application/json` or ends in `+json`, is there twice, or has a
+/// charset other than UTF-8; without one the body is read. A client could otherwise ask the service
+/// for more than is held, where the service's parser reads such a thing differently.
 ///
-/// **The service must apply what its shape reads**, or pass it on to a provider that does: all of it
-/// is the client's word, the model and the choices no less than the bound. A bound that the service
-/// ignores makes the hold too small, and so does a model that something else chooses. Where the path
-/// chooses it (Azure's deployments, Vertex AI), or a gateway maps names or falls back to others, read
-/// the route with [`read_use_by`](crate::BodyDigestLayer::read_use_by), which gets the request's
-/// head. The shapes of OpenAI refuse `models` and `fallbacks`, by which OpenRouter and LiteLLM answer
-/// with models other than the one that `model` names.
+/// **The service must apply what its shape reads**, or pass it on to a provider that does: all of
+/// it is the client's word, the model and the choices no less than the bound. A bound that the
+/// service ignores makes the hold too small, and so does a model that something else chooses. Where
+/// the path chooses it (Azure's deployments, Vertex AI), or a gateway maps names or falls back to
+/// others, read the route with [`read_use_by`](crate::BodyDigestLayer::read_use_by), which gets the
+/// request's head. The shapes of OpenAI refuse `models` and `fallbacks`, by which OpenRouter and
+/// LiteLLM answer with models other than the one that `model` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestShape {
@@ -127,8 +127,8 @@ impl RequestShape {
     }
 
     /// Reads a whole body: for a reader of your own
-    /// ([`read_use_by`](crate::BodyDigestLayer::read_use_by)) that allows each caller some models, or
-    /// maps their names.
+    /// ([`read_use_by`](crate::BodyDigestLayer::read_use_by)) that allows each caller some models,
+    /// or maps their names.
     ///
     /// ```
     /// use tollgate::{BodyDigestLayer, Principal, RequestShape, denial::{Denial, DenialKind}};

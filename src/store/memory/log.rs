@@ -88,8 +88,8 @@ impl UsageLog {
         self.refunded.get(&position).copied().unwrap_or_default()
     }
 
-    /// Notes what is given back of a call whose row is there. It is forgotten when the row is gone, by
-    /// later refunds rather than by every row that makes room for another.
+    /// Notes what is given back of a call whose row is there. It is forgotten when the row is gone,
+    /// by later refunds rather than by every row that makes room for another.
     pub(super) fn give_back(&mut self, position: u64, amount: Money) {
         let oldest = self.rows.front().map(|row| row.entry.position);
         let oldest = oldest.unwrap_or(self.next);

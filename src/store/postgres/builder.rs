@@ -231,9 +231,9 @@ impl PostgresStoreBuilder {
     /// Creates or updates the tables where needed, and starts the store. Call it on a Tokio
     /// runtime: the store's tasks run there.
     ///
-    /// It waits for a connection as long as the pool does (`acquire_timeout`), and after two seconds
-    /// says so in a warning. A pool made by `connect` has waited before, and said nothing; one made by
-    /// `connect_lazy` hasn't.
+    /// It waits for a connection as long as the pool does (`acquire_timeout`), and after two
+    /// seconds says so in a warning. A pool made by `connect` has waited before, and said nothing;
+    /// one made by `connect_lazy` hasn't.
     ///
     /// # Errors
     /// `Unavailable` when the database can't be reached, `Internal` when its tables can't be
@@ -322,7 +322,8 @@ mod tests {
     use super::*;
     use crate::log::Log;
 
-    /// What is logged while a store is opened on a database that takes connections and says nothing.
+    /// What is logged while a store is opened on a database that takes connections and says
+    /// nothing.
     async fn said_in(wait: Duration) -> (String, String) {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = silent.local_addr().unwrap().port();

@@ -89,8 +89,8 @@ impl IdempotencyKeys {
         Some(known.refusal(&wish.fingerprint))
     }
 
-    /// The call that a key names, and when it is forgotten. A call in progress is remembered until it
-    /// ends, however long that takes.
+    /// The call that a key names, and when it is forgotten. A call in progress is remembered until
+    /// it ends, however long that takes.
     pub(super) fn known(
         &self,
         account: i64,

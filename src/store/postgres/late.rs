@@ -1,4 +1,5 @@
-//! Holds that were resolved without their owner: remembered for a day, and charged when their settlement comes.
+//! Holds that were resolved without their owner: remembered for a day, and charged when their
+//! settlement comes.
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::{Row, postgres::PgConnection};
@@ -46,7 +47,8 @@ struct Known {
 }
 
 impl Late {
-    /// Loads those of which the settlement is in the batch: it ends no open hold. In most batches there is none.
+    /// Loads those of which the settlement is in the batch: it ends no open hold. In most batches
+    /// there is none.
     pub(super) async fn load(
         connection: &mut PgConnection,
         batch: &[Command],
@@ -144,7 +146,8 @@ impl UnitOfWork {
         Ok(())
     }
 
-    /// Charges a call whose hold was resolved before; `false`: its owner did that, or it was too long ago.
+    /// Charges a call whose hold was resolved before; `false`: its owner did that, or it was too
+    /// long ago.
     pub(super) fn settle_late(
         &mut self,
         place: usize,

@@ -5,9 +5,9 @@
 //! established, listeners forget everything they cached, so that changes announced in between can't
 //! be missed. While it is silent it is probed.
 //!
-//! A pooler that shares sessions between its clients (PgBouncer in transaction mode) would listen in
-//! a session of others, and hand them announcements in the middle of their answers, which ends their
-//! connections. So nothing is listened for unless this connection has its session to itself.
+//! A pooler that shares sessions between its clients (PgBouncer in transaction mode) would listen
+//! in a session of others, and hand them announcements in the middle of their answers, which ends
+//! their connections. So nothing is listened for unless this connection has its session to itself.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -30,8 +30,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
-/// How often two connections are compared before it is believed that they share no session. A pooler
-/// gives out the session that was used last, unless others take it meanwhile.
+/// How often two connections are compared before it is believed that they share no session. A
+/// pooler gives out the session that was used last, unless others take it meanwhile.
 const COMPARISONS: usize = 3;
 /// The delay before looking again whether sessions are shared.
 const SHARED_RETRY_AFTER: Duration = Duration::from_secs(60);

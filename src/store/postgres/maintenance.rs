@@ -5,8 +5,8 @@
 //! clock, declares the instance dead and deletes the row. Holds of an instance without a row are
 //! resolved, as settlements through the lanes, so each hold is ended by whoever comes first. Hence
 //! neither setting a clock nor a suspended machine releases holds of calls in progress. A process
-//! that was only paused finds its row gone and starts over as a new instance; calls of released holds
-//! are charged when it settles them, once, for a day.
+//! that was only paused finds its row gone and starts over as a new instance; calls of released
+//! holds are charged when it settles them, once, for a day.
 
 mod recovery;
 mod tasks;

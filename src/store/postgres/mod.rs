@@ -34,8 +34,9 @@
 //!   heartbeats, and one that listens once a resolver follows. A connection with an overdue answer
 //!   is closed.
 //! - **Poolers.** PgBouncer needs `ignore_startup_parameters = extra_float_digits`. In transaction
-//!   mode it must know prepared statements (1.21 or later, `max_prepared_statements` above zero), or
-//!   opening fails with an error that says so; in session mode it must have as many connections as all pools and the two beside each.
+//!   mode it must know prepared statements (1.21 or later, `max_prepared_statements` above zero),
+//!   or opening fails with an error that says so; in session mode it must have as many connections
+//!   as all pools and the two beside each.
 //! - **Fences.** Transactions that write say so (`READ WRITE`), whatever
 //!   `default_transaction_read_only` says. An old primary is fenced by refusing it connections.
 //! - **Precision.** Times are kept to the microsecond, money to the nano-dollar. A text with a NUL
@@ -189,8 +190,8 @@ struct Shared {
     /// Audit events that are not written yet; at most `queue_max`.
     events: Mutex<Vec<AuditEvent>>,
     writing_events: tokio::sync::Mutex<()>,
-    /// What the log has of batches that an outage keeps from being written, of commands that can't be
-    /// done at all, of calls that wait for locked accounts, and of maintenance.
+    /// What the log has of batches that an outage keeps from being written, of commands that can't
+    /// be done at all, of calls that wait for locked accounts, and of maintenance.
     unwritten_batches: Repeats,
     refused_commands: Repeats,
     locked_calls: Repeats,

@@ -160,8 +160,8 @@ impl Payments {
         found.map(|(_, charged)| charged)
     }
 
-    /// Stores what is new. If another process took a reference meanwhile, the whole transaction must
-    /// be repeated.
+    /// Stores what is new. If another process took a reference meanwhile, the whole transaction
+    /// must be repeated.
     pub(super) async fn write_back(
         &self,
         connection: &mut PgConnection,

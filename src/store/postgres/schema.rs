@@ -52,7 +52,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a step waits for a table that is in use. Whatever comes after it waits behind it, so a
 /// long read must not stop a service that is being updated.
 const LOCK_PATIENCE: &str = "SET LOCAL lock_timeout = '1s'";
-/// How long the table's users go ahead before the steps are tried again, and how often they are tried.
+/// How long the table's users go ahead before the steps are tried again, and how often they are
+/// tried.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 const LOCK_ATTEMPTS: u32 = 20;
 
@@ -207,7 +208,8 @@ async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error>
 }
 
 /// The pool tries again for as long as it may, and then says only that it took too long. An attempt
-/// of our own tells a server that isn't there, or a password that is wrong, from a pool in full use.
+/// of our own tells a server that isn't there, or a password that is wrong, from a pool in full
+/// use.
 async fn why_unconnected(pool: &PgPool, error: sqlx::Error) -> Failure {
     if !matches!(error, sqlx::Error::PoolTimedOut) {
         return Failure::no_connection(error);

@@ -77,8 +77,9 @@ async fn final_rows(
         .await?)
 }
 
-/// A position up to which the log is final. Transactions of different accounts may commit in another
-/// order than that of their positions, so those that may have taken one up to it are waited for.
+/// A position up to which the log is final. Transactions of different accounts may commit in
+/// another order than that of their positions, so those that may have taken one up to it are waited
+/// for.
 async fn last_final(connection: &mut PgConnection) -> Result<i64, Failure> {
     let last: i64 = sqlx::query_scalar(LAST_POSITION)
         .fetch_one(&mut *connection)

@@ -34,12 +34,11 @@ enum Mode {
 }
 
 impl Degraded {
-    /// Each process counts by itself against one of `parts` equal shares of every quota, rounded up;
-    /// with as many parts as there are processes the sum is preserved, but for that: three shares of
-    /// 10 are four each, and those of 1 are one. A key starts with its part of what
-    /// the store last reported as left, in whole units, plus what its share has gained since: all
-    /// of the share if everything was left, and nothing if nothing was, but never less than
-    /// nothing.
+    /// Each process counts by itself against one of `parts` equal shares of every quota, rounded
+    /// up; with as many parts as there are processes the sum is preserved, but for that: three
+    /// shares of 10 are four each, and those of 1 are one. A key starts with its part of what the
+    /// store last reported as left, in whole units, plus what its share has gained since: all of
+    /// the share if everything was left, and nothing if nothing was, but never less than nothing.
     ///
     /// A request that fits the quota but not the share, which is possible when it is weighted by
     /// tokens, is told to retry until the store is back; otherwise each process would admit one.

@@ -152,8 +152,9 @@ impl Model {
         if day > self.day.0 { 0 } else { self.day.1 }
     }
 
-    /// How much may be in use for that many milliseconds. After a step back, a shorter plan may find
-    /// units that only the longer one before it still held: they count until the clock has caught up.
+    /// How much may be in use for that many milliseconds. After a step back, a shorter plan may
+    /// find units that only the longer one before it still held: they count until the clock has
+    /// caught up.
     fn listed(&self, now: i64, millis: i64) -> u32 {
         let longest = millis.max(self.period + LATE_MAX);
         let listed = self

@@ -1,4 +1,5 @@
-//! A shared store that is never waited for: a deadline, a breaker, and an answer of this process's own.
+//! A shared store that is never waited for: a deadline, a breaker, and an answer of this process's
+//! own.
 
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
@@ -170,8 +171,8 @@ impl<R: RemoteRateStore> RateStore for Resilient<R> {
     fn peek(&self, key: &RateKey, quotas: &Quotas) -> StoreFuture<Readings> {
         let inner = &self.0;
         let now = inner.settings.clock.elapsed();
-        // Whoever looks whether there is room before each attempt doesn't ask about each while there
-        // is none.
+        // Whoever looks whether there is room before each attempt doesn't ask about each while
+        // there is none.
         if let Some(left) = inner.refusals.seen(key, quotas, now) {
             return StoreFuture::ready(Ok(left));
         }
@@ -242,8 +243,8 @@ impl<R: RemoteRateStore> Inner<R> {
         Ok(decision)
     }
 
-    /// Takes units ahead, one caller at a time: the others find what was taken. The deadline is the store's, so it
-    /// begins when that is asked.
+    /// Takes units ahead, one caller at a time: the others find what was taken. The deadline is the
+    /// store's, so it begins when that is asked.
     async fn take_of_lease(
         self: &Arc<Self>,
         key: &RateKey,
@@ -278,7 +279,8 @@ impl<R: RemoteRateStore> Inner<R> {
         let mut correction = correction.clone();
         let effect = Effect::of_correcting(correction.units);
         if correction.taken_at.is_local {
-            // By this process's clock, which tells the store nothing: it is used when the store hears of it.
+            // By this process's clock, which tells the store nothing: it is used when the store
+            // hears of it.
             correction.taken_at = Correction::used(0).taken_at;
         }
         let left = self.remote.correct_and_read(key, quotas, correction);
@@ -313,8 +315,8 @@ impl<R: RemoteRateStore> Inner<R> {
     }
 }
 
-/// Strict and calendar quotas count when something is used, so their units can't be taken ahead: what was taken before
-/// midnight would be used after it.
+/// Strict and calendar quotas count when something is used, so their units can't be taken ahead:
+/// what was taken before midnight would be used after it.
 fn is_leasable(quotas: &Quotas) -> bool {
     let mut rules = quotas.as_slice().iter().map(Quota::rule);
     rules.all(|rule| *rule == Rule::Rolling)

@@ -61,8 +61,9 @@ const CONNECTIONS: usize = 4;
 ///
 /// A user of its own (`ACL SETUSER`) has what it needs with `+@all -@dangerous +role +info
 /// +config|get`, the keys and channels of the [prefix](Self::prefix), and on a cluster
-/// `+cluster|slots`. `ROLE` finds out whether a server is a replica; `INFO` and `CONFIG GET` are for
-/// the warnings of a [`RedisLedger`](crate::store::RedisLedger). A command that is missing is named in the log.
+/// `+cluster|slots`. `ROLE` finds out whether a server is a replica; `INFO` and `CONFIG GET` are
+/// for the warnings of a [`RedisLedger`](crate::store::RedisLedger). A command that is missing is
+/// named in the log.
 #[derive(Clone)]
 #[must_use = "nothing is connected before a store is"]
 pub struct RedisClient {
@@ -109,21 +110,21 @@ enum Address {
 type Shared = Arc<Mutex<Vec<(Duration, Weak<Servers>)>>>;
 
 impl RedisClient {
-    /// The server at `url`: `redis://user:password@host:port/database`, or `rediss://…` for TLS with
-    /// the feature `redis-tls`, or `unix:///path?db=database&user=user&pass=password`. Either may
-    /// say `?protocol=resp3`. Whatever else an address has is refused when a store is built: other
-    /// parameters, what follows a `#`, a user without a password
+    /// The server at `url`: `redis://user:password@host:port/database`, or `rediss://…` for TLS
+    /// with the feature `redis-tls`, or `unix:///path?db=database&user=user&pass=password`. Either
+    /// may say `?protocol=resp3`. Whatever else an address has is refused when a store is built:
+    /// other parameters, what follows a `#`, a user without a password
     /// ([`with_credentials`](Self::with_credentials) gives one), a number below 0. A user that
     /// needs no password takes any.
     pub fn new(url: impl Into<String>) -> Self {
         Self::at(Address::Server(url.into()))
     }
 
-    /// The server that these sentinels call the master, whichever it is when a connection is opened.
-    /// `master` is `redis://user:password@name/database` (or `rediss://…`): the name by which the
-    /// sentinels know it, and what it wants to hear. `sentinels` are addresses such as
-    /// `redis://:password@host:26379`; one is enough, and the others are asked when it doesn't know.
-    /// A port of the master's is refused, and so is a database of a sentinel's.
+    /// The server that these sentinels call the master, whichever it is when a connection is
+    /// opened. `master` is `redis://user:password@name/database` (or `rediss://…`): the name by
+    /// which the sentinels know it, and what it wants to hear. `sentinels` are addresses such as
+    /// `redis://:password@host:26379`; one is enough, and the others are asked when it doesn't
+    /// know. A port of the master's is refused, and so is a database of a sentinel's.
     ///
     /// When a master is gone, its stores behave as for a server that is down, until the sentinels
     /// have chosen another one: they are asked again and again, every second and a half at most,
@@ -183,8 +184,8 @@ impl RedisClient {
         self
     }
 
-    /// How many connections to a server the keys are spread over, for each deadline; 4 unless set, at
-    /// least 1. To a cluster's node there are two.
+    /// How many connections to a server the keys are spread over, for each deadline; 4 unless set,
+    /// at least 1. To a cluster's node there are two.
     pub fn connections(self, count: usize) -> Self {
         self.reach(|reach| reach.connections = count)
     }
@@ -194,26 +195,26 @@ impl RedisClient {
         self.reach(|reach| reach.database = Some(number))
     }
 
-    /// The protocol; RESP2 unless set, or what the address says (`?protocol=resp3`). What listens for
-    /// changes needs RESP3 in any case.
+    /// The protocol; RESP2 unless set, or what the address says (`?protocol=resp3`). What listens
+    /// for changes needs RESP3 in any case.
     pub fn protocol(self, protocol: RedisProtocol) -> Self {
         self.reach(|reach| reach.protocol = Some(protocol))
     }
 
-    /// The name of the connections, in `CLIENT LIST` and the server's logs: visible ASCII characters,
-    /// `tollgate` unless set. A cluster's connections have none.
+    /// The name of the connections, in `CLIENT LIST` and the server's logs: visible ASCII
+    /// characters, `tollgate` unless set. A cluster's connections have none.
     pub fn name(self, name: &str) -> Self {
         self.reach(|reach| name.clone_into(&mut reach.name))
     }
 
     /// Asked for the user and password whenever a connection is opened, instead of those in the
-    /// address: for tokens that change, such as those of AWS IAM or Entra ID. It has five seconds, on
-    /// a cluster half a second, and is asked by several connections at once: let it keep a token as
-    /// long as that is valid. Connections stay when their token expires, unless the server ends them;
-    /// then they are opened again. Sentinels have the passwords of their own addresses.
+    /// address: for tokens that change, such as those of AWS IAM or Entra ID. It has five seconds,
+    /// on a cluster half a second, and is asked by several connections at once: let it keep a token
+    /// as long as that is valid. Connections stay when their token expires, unless the server ends
+    /// them; then they are opened again. Sentinels have the passwords of their own addresses.
     ///
-    /// While it fails, or panics, Redis counts as down. The text of its error goes to the operator, at
-    /// most 500 bytes of it.
+    /// While it fails, or panics, Redis counts as down. The text of its error goes to the operator,
+    /// at most 500 bytes of it.
     pub fn with_credentials<F, A>(self, provider: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
@@ -222,8 +223,8 @@ impl RedisClient {
         self.reach(|reach| reach.credentials = Some(Credentials::from(provider)))
     }
 
-    /// The certificate authorities (PEM) that servers and sentinels are trusted by, instead of those
-    /// that Mozilla trusts. For addresses that begin with `rediss`.
+    /// The certificate authorities (PEM) that servers and sentinels are trusted by, instead of
+    /// those that Mozilla trusts. For addresses that begin with `rediss`.
     #[cfg(feature = "redis-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
     pub fn certificate_authority(self, pem: impl Into<Vec<u8>>) -> Self {

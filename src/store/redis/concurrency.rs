@@ -53,24 +53,24 @@ const SLOTS_MAX: usize = 65_536;
 ///
 /// # Guarantees
 ///
-/// - While Redis answers, all processes together have no more than the limit under way. Each request
-///   is one round trip of one script, by the server's clock; a process that has the limit under way
-///   by itself refuses without one.
-/// - A slot is free for its own process as soon as its request is over: the next request of that key
-///   tells Redis in the same call. Other processes see it when a task of this store has told Redis, in
-///   the background: a round trip later, and after a failure about a second later.
-/// - A request under way is renewed, three times in a [`lifetime`](RedisConcurrencyBuilder::lifetime)
-///   (15 s), before anything that waits to be freed. Slots of a process that was killed come free
-///   within that time, and so do those whose release got lost. One that stops calls
-///   [`close`](Self::close).
-/// - A process that was silent for that long (suspended, or cut off) is taken for dead. When it comes
-///   back, what it still has under way counts again, beside what was admitted meanwhile: until some
-///   of it ends there is more under way than the limit. The same is true if renewing everything
-///   takes that long; from a third of it on there are warnings.
+/// - While Redis answers, all processes together have no more than the limit under way. Each
+///   request is one round trip of one script, by the server's clock; a process that has the limit
+///   under way by itself refuses without one.
+/// - A slot is free for its own process as soon as its request is over: the next request of that
+///   key tells Redis in the same call. Other processes see it when a task of this store has told
+///   Redis, in the background: a round trip later, and after a failure about a second later.
+/// - A request under way is renewed, three times in a
+///   [`lifetime`](RedisConcurrencyBuilder::lifetime) (15 s), before anything that waits to be
+///   freed. Slots of a process that was killed come free within that time, and so do those whose
+///   release got lost. One that stops calls [`close`](Self::close).
+/// - A process that was silent for that long (suspended, or cut off) is taken for dead. When it
+///   comes back, what it still has under way counts again, beside what was admitted meanwhile:
+///   until some of it ends there is more under way than the limit. The same is true if renewing
+///   everything takes that long; from a third of it on there are warnings.
 /// - The server's wall clock counts. Set forward, it ends slots early, until they are renewed; set
 ///   back, slots that nobody frees last for as much longer.
-/// - A call to Redis takes at most 25 ms, unless [set](RedisConcurrencyBuilder::deadline), and half as
-///   long again if this process was too busy to look in time. After three failures in a row, of
+/// - A call to Redis takes at most 25 ms, unless [set](RedisConcurrencyBuilder::deadline), and half
+///   as long again if this process was too busy to look in time. After three failures in a row, of
 ///   calls one after the other, only one task keeps trying, until Redis is back. While it is away,
 ///   each process admits as many as its share of the limit leaves beside what it has under way, or
 ///   all, or none (503): see [`Degraded`]. Shares are rounded up: three processes with a third of a
@@ -141,8 +141,8 @@ impl RedisConcurrency {
         }
     }
 
-    /// Connects. The store is usable whether or not that succeeds: it keeps trying in the background,
-    /// and until then each process counts by itself.
+    /// Connects. The store is usable whether or not that succeeds: it keeps trying in the
+    /// background, and until then each process counts by itself.
     ///
     /// # Errors
     /// When the server can't be reached now.
@@ -150,9 +150,9 @@ impl RedisConcurrency {
         remote::connect(&self.shared).await
     }
 
-    /// Frees in Redis what is over in this process: for a process that stops, since its task ends with
-    /// its runtime. It takes two seconds at most. What is still under way keeps its slots, and new
-    /// requests are admitted: end your servers before.
+    /// Frees in Redis what is over in this process: for a process that stops, since its task ends
+    /// with its runtime. It takes two seconds at most. What is still under way keeps its slots, and
+    /// new requests are admitted: end your servers before.
     ///
     /// ```no_run
     /// # async fn stop(under_way: tollgate::store::RedisConcurrency) {
@@ -196,8 +196,8 @@ impl RedisConcurrencyBuilder {
         self
     }
 
-    /// How long a slot lasts that nobody renews or frees, as when its process was killed; 15 seconds
-    /// unless set, at least one and at most a day. All processes should have the same.
+    /// How long a slot lasts that nobody renews or frees, as when its process was killed; 15
+    /// seconds unless set, at least one and at most a day. All processes should have the same.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX);
         self
@@ -212,7 +212,8 @@ impl RedisConcurrencyBuilder {
     /// The store, not connected yet: see [`RedisConcurrency::connect`].
     ///
     /// # Errors
-    /// When the client's address can't be parsed, its settings contradict each other, or the system has no random numbers.
+    /// When the client's address can't be parsed, its settings contradict each other, or the system
+    /// has no random numbers.
     pub fn build(self) -> Result<RedisConcurrency, StoreError> {
         let no_numbers = |_| StoreError::internal("the system has no random numbers");
         let shared = Arc::new(Shared {

@@ -164,8 +164,8 @@ impl RedisInvalidationsBuilder {
     /// Connects in the background, now and whenever the connection ends.
     ///
     /// # Errors
-    /// When the client's address can't be parsed, there is none, its settings contradict each other,
-    /// or this is not called on a Tokio runtime.
+    /// When the client's address can't be parsed, there is none, its settings contradict each
+    /// other, or this is not called on a Tokio runtime.
     pub fn build(self) -> Result<RedisInvalidations, StoreError> {
         let refused = |text| StoreError::new(StoreErrorKind::Refused, text);
         let endpoints = self.client.news()?;

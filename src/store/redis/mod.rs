@@ -4,8 +4,8 @@
 //! - One script decides about all windows of a key in one round trip, by the server's clock, in
 //!   integers; a refusal writes nothing. A key is one hash with an expiry and a hash tag, so that a
 //!   cluster keeps it in one slot.
-//! - A call to Redis takes at most 25 ms, and half as long again if this process was too busy to look
-//!   in time. After three failures in a row, of calls one after the other, only one task keeps
+//! - A call to Redis takes at most 25 ms, and half as long again if this process was too busy to
+//!   look in time. After three failures in a row, of calls one after the other, only one task keeps
 //!   trying, until Redis is back; meanwhile each process counts by itself
 //!   ([`Degraded`](crate::store::Degraded)).
 
@@ -63,10 +63,10 @@ const CAPACITY: usize = 1_000_000;
 ///
 /// # Guarantees
 ///
-/// - Redis or Valkey, 6.2 and later. One script decides about all windows of a key in one round trip,
-///   by the server's clock, in integers; a refusal writes nothing.
-/// - A call to Redis takes at most 25 ms, unless [set](RedisRateLimiterBuilder::deadline), and half as
-///   long again if this process was too busy to look in time. After three failures in a row, of
+/// - Redis or Valkey, 6.2 and later. One script decides about all windows of a key in one round
+///   trip, by the server's clock, in integers; a refusal writes nothing.
+/// - A call to Redis takes at most 25 ms, unless [set](RedisRateLimiterBuilder::deadline), and half
+///   as long again if this process was too busy to look in time. After three failures in a row, of
 ///   calls one after the other, only one task keeps trying, until Redis is back.
 /// - While Redis answers, all processes together admit what one would: GCRA with the whole quota.
 /// - While it doesn't, each process admits its share of each quota, starting with its part of what

@@ -69,8 +69,8 @@ const LISTED_MAX: usize = 2_000;
 /// - Redis must not evict (`maxmemory-policy noeviction`): logging out everywhere relies on the
 ///   list of a user's logins.
 ///
-/// All logins of a [`prefix`](RedisClient::prefix) are on one node of a cluster, and continue on its
-/// replica when it is down.
+/// All logins of a [`prefix`](RedisClient::prefix) are on one node of a cluster, and continue on
+/// its replica when it is down.
 #[derive(Clone, Debug)]
 pub struct RedisSessions(Arc<Inner>);
 

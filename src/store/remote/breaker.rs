@@ -48,8 +48,8 @@ impl Breaker {
         }
     }
 
-    /// Counts the failure, at `now`, of a call that began at `began`. The caller that gets `true` has
-    /// opened the breaker and must start the checks.
+    /// Counts the failure, at `now`, of a call that began at `began`. The caller that gets `true`
+    /// has opened the breaker and must start the checks.
     pub(crate) fn failed(&self, failure: Failure, began: Duration, now: Duration) -> bool {
         let enough = match failure {
             Failure::Final => true,

@@ -69,8 +69,8 @@ pub(crate) trait RemoteServer: Send + Sync + 'static {
     /// It is called again, since it is back.
     fn is_called_again(&self) {}
 
-    /// Whether an answer shows that the server is well. Not if it is writing that failed before, and
-    /// nothing was written since.
+    /// Whether an answer shows that the server is well. Not if it is writing that failed before,
+    /// and nothing was written since.
     fn is_well(&self) -> bool {
         true
     }

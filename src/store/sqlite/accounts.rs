@@ -42,7 +42,8 @@ pub(super) struct AccountRow {
     pub(super) latest_charge: Option<i64>,
 }
 
-/// Apart from the other columns, because it rarely changes: each bound column costs the writer time.
+/// Apart from the other columns, because it rarely changes: each bound column costs the writer
+/// time.
 const SET_THRESHOLDS: &str = "UPDATE budget SET thresholds = ? WHERE account = ? AND id = ?";
 
 #[derive(Default)]

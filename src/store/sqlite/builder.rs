@@ -71,9 +71,8 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How many rows of the usage log are kept, for all accounts together: 10 million unless set, at least
-    /// 1.
-    /// The oldest are deleted in small steps, so there may be some more for a while.
+    /// How many rows of the usage log are kept, for all accounts together: 10 million unless set,
+    /// at least 1. The oldest are deleted in small steps, so there may be some more for a while.
     pub fn usage_rows_max(mut self, rows: u64) -> Self {
         self.0.usage_rows_max = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
         self

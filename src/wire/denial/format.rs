@@ -27,8 +27,8 @@ pub enum DenialFormat {
     /// held by calls under way.
     OpenAi,
     /// `{"type": "error", "error": {"type", "message"}}`, with the same `x-should-retry`, which
-    /// Anthropic's clients obey. The types are those of its API: `authentication_error`, `rate_limit_error`,
-    /// `billing_error` and so on.
+    /// Anthropic's clients obey. The types are those of its API: `authentication_error`,
+    /// `rate_limit_error`, `billing_error` and so on.
     Anthropic,
 }
 

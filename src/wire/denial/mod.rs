@@ -134,8 +134,8 @@ impl Denials {
         }))
     }
 
-    /// Adds a format for the path `prefix` and those below it; the first matching prefix wins. `/v1`
-    /// and `/v1/` mean the same: `/v1` and `/v1/models`, but not `/v10`.
+    /// Adds a format for the path `prefix` and those below it; the first matching prefix wins.
+    /// `/v1` and `/v1/` mean the same: `/v1` and `/v1/models`, but not `/v10`.
     #[must_use]
     pub fn add_path_prefix(mut self, prefix: &str, style: impl RenderDenial) -> Self {
         Arc::make_mut(&mut self.0)
@@ -163,9 +163,10 @@ impl Denials {
         self
     }
 
-    /// Sets the address of the protected resource's metadata (RFC 9728), which challenges then name in
-    /// `resource_metadata`: where a client learns which authorization server to ask for a token, as
-    /// those of the Model Context Protocol do. Characters that a challenge can't carry are dropped.
+    /// Sets the address of the protected resource's metadata (RFC 9728), which challenges then name
+    /// in `resource_metadata`: where a client learns which authorization server to ask for a token,
+    /// as those of the Model Context Protocol do. Characters that a challenge can't carry are
+    /// dropped.
     #[must_use]
     pub fn resource_metadata(mut self, url: &str) -> Self {
         let fits = |character: &char| is_quotable(*character);

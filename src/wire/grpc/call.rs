@@ -4,7 +4,8 @@ use http::HeaderMap;
 
 use super::{GRPC_STATUS, WebStatus, has_failed, is_grpc};
 
-/// What an answer says of how its call went: over gRPC in the head or the trailers, over gRPC-Web at the end of the body, and over plain HTTP nothing.
+/// What an answer says of how its call went: over gRPC in the head or the trailers, over gRPC-Web
+/// at the end of the body, and over plain HTTP nothing.
 #[derive(Debug, Default)]
 pub(crate) struct CallStatus {
     /// Of gRPC-Web, while it may still say so.
@@ -78,7 +79,8 @@ impl CallStatus {
         self.failure == Some(Failure::BeforeMessages)
     }
 
-    /// Whether it failed after messages that went out. A client can bring that about itself, with a message that can't be read.
+    /// Whether it failed after messages that went out. A client can bring that about itself, with a
+    /// message that can't be read.
     pub(crate) fn broke_off(&self) -> bool {
         self.failure == Some(Failure::AfterMessages)
     }

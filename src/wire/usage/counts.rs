@@ -39,8 +39,8 @@ pub(super) struct Usage {
     /// Billed input and output (Cohere), where others differ.
     billed: [Option<u64>; 2],
     searches: Option<u64>,
-    /// There was something at the place of a count that is none. Then none of them is to be trusted:
-    /// a count that is taken for nothing would make the rest look complete.
+    /// There was something at the place of a count that is none. Then none of them is to be
+    /// trusted: a count that is taken for nothing would make the rest look complete.
     is_unreadable: bool,
 }
 
@@ -82,8 +82,8 @@ impl Kind {
 }
 
 impl Usage {
-    /// `None` if there was no count, or one that can't be read. A count of zero is a count. Where two
-    /// names of the same differ, the larger counts.
+    /// `None` if there was no count, or one that can't be read. A count of zero is a count. Where
+    /// two names of the same differ, the larger counts.
     pub(super) fn tokens(&self) -> Option<Tokens> {
         let [billed_input, _] = self.billed;
         let named = self.input.max(billed_input);

@@ -2,8 +2,8 @@
 //!
 //! A count covers what was written up to the end of its event. Most come last, and some in every
 //! event; but one that comes early, with more written after it, isn't the count of the whole. One
-//! that is only repeated, though more was written, covers nothing of that; nor does a usage that leaves
-//! the output to an earlier one.
+//! that is only repeated, though more was written, covers nothing of that; nor does a usage that
+//! leaves the output to an earlier one.
 
 use super::members::Members;
 use crate::domain::charge::Tokens;
@@ -60,8 +60,8 @@ impl Covered {
         self.is_full
     }
 
-    /// The most output tokens that there can have been: what was counted and what came after, or all
-    /// that has passed where no count says much.
+    /// The most output tokens that there can have been: what was counted and what came after, or
+    /// all that has passed where no count says much.
     pub(super) fn output_at_most(&self, found: &Members, is_in_order: bool, written: u64) -> u64 {
         // One that can't be read doesn't unsay what was counted before.
         let tokens = found.tokens().or(self.tokens);

@@ -3,9 +3,9 @@
 /// An event with an error is found among so many bytes at the end of a stream, if it begins there.
 const END_MAX: usize = 2_048;
 
-/// The last bytes of a stream, at least [`END_MAX`] of them if there were so many, in two parts: each
-/// byte is copied once at most, and none is moved. How many more are kept depends on how the stream
-/// was cut, so they aren't given out.
+/// The last bytes of a stream, at least [`END_MAX`] of them if there were so many, in two parts:
+/// each byte is copied once at most, and none is moved. How many more are kept depends on how the
+/// stream was cut, so they aren't given out.
 #[derive(Debug)]
 pub(super) struct End {
     before: Vec<u8>,

@@ -71,8 +71,8 @@ impl Scanner {
         self.found.rule_out_gemini();
     }
 
-    /// Forgets its position, and keeps what it has found. Whether there was a `usage` since this was
-    /// done last.
+    /// Forgets its position, and keeps what it has found. Whether there was a `usage` since this
+    /// was done last.
     pub(super) fn begin_anew(&mut self) -> bool {
         self.end_number();
         self.inside = Inside::Structure;

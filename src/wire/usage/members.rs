@@ -78,7 +78,8 @@ impl Members {
         self.is_final() && tokens.is_some_and(has_both)
     }
 
-    /// Whether the latest `usage` counts what was written, rather than leaves that to an earlier one.
+    /// Whether the latest `usage` counts what was written, rather than leaves that to an earlier
+    /// one.
     pub(super) fn counts_output(&self) -> bool {
         self.counts_output
     }
@@ -105,7 +106,8 @@ impl Members {
     /// The provider's tiers that served the call, of each key the last.
     pub(super) fn service_tiers(&self) -> Tiers<'_> {
         let [speed, tiers @ ..] = &self.tiers;
-        // What isn't the ordinary speed costs more than its tier does; the ordinary one says nothing.
+        // What isn't the ordinary speed costs more than its tier does; the ordinary one says
+        // nothing.
         let speed = speed.as_deref().filter(|speed| !is_ordinary_tier(speed));
         let [snake, camel, traffic] = tiers.each_ref().map(Option::as_deref);
         Tiers::from([speed, snake, camel, traffic])
@@ -242,7 +244,8 @@ impl Members {
     }
 
     /// Whether the current value is the `error` of the whole answer (OpenAI's and Anthropic's
-    /// answers and events, and those of OpenAI's responses). Neither `null` nor an empty one is any.
+    /// answers and events, and those of OpenAI's responses). Neither `null` nor an empty one is
+    /// any.
     fn is_error(&self) -> bool {
         let in_place = matches!(self.section(), Section::Root | Section::Response);
         self.keyed && in_place && self.key == b"error"

@@ -133,8 +133,8 @@ impl UsageReader {
         }
     }
 
-    /// The error that the answer is, or that it ended with, though its status was good. `None` if it
-    /// counts what all of it used.
+    /// The error that the answer is, or that it ended with, though its status was good. `None` if
+    /// it counts what all of it used.
     pub(crate) fn error(&self) -> Option<ToldError> {
         match &self.kind {
             Kind::Json(scanner) => scanner.found().broke_off().then_some(ToldError::NoAnswer),

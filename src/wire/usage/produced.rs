@@ -1,12 +1,13 @@
 //! How much a stream has shown of what a model wrote: the most tokens that it can be.
 //!
-//! A token of text is a byte of it at least, so its bytes bound them. Tokens without text (the end of
-//! a turn, what frames a call) are bounded by what the provider sends with them: an event with data
-//! counts as a token at least, and the names and ids of calls count. Reasoning that isn't shown is
-//! bounded by nothing that is sent.
+//! A token of text is a byte of it at least, so its bytes bound them. Tokens without text (the end
+//! of a turn, what frames a call) are bounded by what the provider sends with them: an event with
+//! data counts as a token at least, and the names and ids of calls count. Reasoning that isn't
+//! shown is bounded by nothing that is sent.
 //!
-//! To know this, all of a stream would have to be parsed. But nobody is charged for more output than
-//! is held for: once so much was counted, more of it changes nothing, and the rest isn't looked at.
+//! To know this, all of a stream would have to be parsed. But nobody is charged for more output
+//! than is held for: once so much was counted, more of it changes nothing, and the rest isn't
+//! looked at.
 
 use super::{
     lines::{Lines, Shown},
@@ -52,7 +53,8 @@ impl Produced {
         }
     }
 
-    /// Of an object, rather than a list of parts, all counts: it is sent once all of it was written.
+    /// Of an object, rather than a list of parts, all counts: it is sent once all of it was
+    /// written.
     pub(super) const fn of_json(most: u64) -> Self {
         Self {
             lines: None,

@@ -1,6 +1,6 @@
-//! Some dependency of an application has chosen one backend of `jsonwebtoken`, and tollgate the other. Features only add,
-//! so both are in the build, and there `jsonwebtoken` panics unless the process has installed one. Tokens are issued and
-//! verified all the same, whether or not it has.
+//! Some dependency of an application has chosen one backend of `jsonwebtoken`, and tollgate the
+//! other. Features only add, so both are in the build, and there `jsonwebtoken` panics unless the
+//! process has installed one. Tokens are issued and verified all the same, whether or not it has.
 
 use std::error::Error;
 

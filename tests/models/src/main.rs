@@ -1,5 +1,5 @@
-//! The crate's lock-free protocols in every interleaving that the memory model allows. The files are the crate's
-//! own; what they take from `crate::sync` is loom's here.
+//! The crate's lock-free protocols in every interleaving that the memory model allows. The files
+//! are the crate's own; what they take from `crate::sync` is loom's here.
 
 #![allow(
     dead_code,
@@ -170,7 +170,8 @@ fn places_have_a_bound() {
     );
 }
 
-/// That it is closed in the end loom can't show: it lets a store come between what an exchange read and what it wrote.
+/// That it is closed in the end loom can't show: it lets a store come between what an exchange read
+/// and what it wrote.
 fn one_looks_after_a_breaker() {
     let (breaker, looking) = (Arc::new(Breaker::default()), Arc::new(AtomicUsize::new(0)));
     let callers: Vec<_> = (0..2)

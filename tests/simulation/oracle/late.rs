@@ -19,7 +19,8 @@ pub(super) struct Late {
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 
 impl Oracle {
-    /// Charged once, beyond what was charged when it was resolved; but not beside its own repetition.
+    /// Charged once, beyond what was charged when it was resolved; but not beside its own
+    /// repetition.
     pub(super) fn settle_late(&mut self, id: HoldId, cost: i128) {
         let Some(late) = self.late.remove(&id) else {
             return;

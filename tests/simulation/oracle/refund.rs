@@ -26,7 +26,8 @@ impl Oracle {
         }
     }
 
-    /// Judges a refund. `is_exact` if nothing but what budgets were charged is ever given back to them.
+    /// Judges a refund. `is_exact` if nothing but what budgets were charged is ever given back to
+    /// them.
     pub(crate) fn refund(
         &mut self,
         refund: &Adjustment,

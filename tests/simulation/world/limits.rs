@@ -17,8 +17,8 @@ impl World {
             .then(|| Money::from_nanos(self.dice.between(0, 200)))
     }
 
-    /// Up to eight, of few amounts, so that some stay when others change, and close together, so that
-    /// a settlement crosses several.
+    /// Up to eight, of few amounts, so that some stay when others change, and close together, so
+    /// that a settlement crosses several.
     fn some_thresholds(&self) -> Thresholds {
         let some = (0..self.dice.roll(9)).map(|_| 4 * self.dice.between(0, 24));
         Thresholds::new(some.map(Money::from_nanos)).unwrap()

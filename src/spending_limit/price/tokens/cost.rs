@@ -113,8 +113,8 @@ impl TokenPrice {
     }
 
     /// What a call that was left early can have cost: what was counted, and all the output that
-    /// there can have been. Input that wasn't counted, or with a count of zero, is all that was held
-    /// for: some providers count it in the last event alone.
+    /// there can have been. Input that wasn't counted, or with a count of zero, is all that was
+    /// held for: some providers count it in the last event alone.
     pub(in crate::spending_limit::price) fn cost_at_most(
         &self,
         held: Money,
@@ -137,8 +137,8 @@ impl TokenPrice {
         most.max(self.cost(&tokens, counts.tier))
     }
 
-    /// The cost of a whole call; `None` if nothing was counted. Input that no count names is as much
-    /// as was held for.
+    /// The cost of a whole call; `None` if nothing was counted. Input that no count names is as
+    /// much as was held for.
     pub(in crate::spending_limit::price) fn counted(&self, counts: &Counts<'_>) -> Option<Money> {
         let tokens = counts.tokens?;
         let cost = self.cost(&tokens, counts.tier);

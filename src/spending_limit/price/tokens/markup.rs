@@ -9,10 +9,10 @@ use crate::domain::money::Money;
 const MILLIONTHS: u64 = 100;
 
 impl TokenPrice {
-    /// Raises the prices set so far by so many basis points, hundredths of a percent: 2,000 are 20 %.
-    /// Those of [longer requests](Self::above_input), [tiers](Self::tier) and
-    /// [searches](Self::web_searches) are among them; what is set afterwards isn't raised. Each price
-    /// is rounded up to a nano-dollar for a million tokens or a thousand searches.
+    /// Raises the prices set so far by so many basis points, hundredths of a percent: 2,000 are 20
+    /// %. Those of [longer requests](Self::above_input), [tiers](Self::tier) and
+    /// [searches](Self::web_searches) are among them; what is set afterwards isn't raised. Each
+    /// price is rounded up to a nano-dollar for a million tokens or a thousand searches.
     ///
     /// If a price becomes too high for [`Money`], a [table](crate::PriceTable::route) refuses it.
     ///

@@ -72,9 +72,9 @@ impl Slices {
             .for_each(|count| *count = 0);
     }
 
-    /// The count of that slice, unless it has left the period. Where the newest slice lies ahead (one
-    /// that was carried over ends where a longer one did), the oldest that still counts has no place
-    /// of its own, and is counted with the one after it.
+    /// The count of that slice, unless it has left the period. Where the newest slice lies ahead
+    /// (one that was carried over ends where a longer one did), the oldest that still counts has no
+    /// place of its own, and is counted with the one after it.
     fn count(&mut self, index: u64) -> Option<&mut u32> {
         let age = usize::try_from(self.newest.saturating_sub(index)).unwrap_or(KEPT_MAX);
         if self.counts_until(age) <= self.now {

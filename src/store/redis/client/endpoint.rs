@@ -216,8 +216,8 @@ pub(super) fn with_certificates(
         .ok_or_else(|| super::refused("not a certificate or key for Redis in PEM"))
 }
 
-/// What rustls would choose itself if nothing else in the build had a provider of cryptography: with
-/// two of them it panics. One that the process has installed stays.
+/// What rustls would choose itself if nothing else in the build had a provider of cryptography:
+/// with two of them it panics. One that the process has installed stays.
 #[cfg(feature = "redis-tls")]
 pub(in crate::store::redis) fn choose_cryptography() {
     use rustls::crypto::{CryptoProvider, aws_lc_rs};

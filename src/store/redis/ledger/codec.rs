@@ -73,8 +73,8 @@ pub(super) fn thresholds(soft: &Thresholds) -> String {
     limits.join(",")
 }
 
-/// A budget as written by `books.lua`, with its rolling window if it has one, and the soft limits of
-/// windows with several.
+/// A budget as written by `books.lua`, with its rolling window if it has one, and the soft limits
+/// of windows with several.
 pub(super) fn budget(
     text: &str,
     rolling: Option<&str>,

@@ -136,8 +136,8 @@ fn read_usage(shared: &Shared, account: &AccountId, row: &Row) -> Result<UsageEn
     })
 }
 
-/// The windows in which a call was charged that the ledger resolved. Older rows don't have them; what
-/// can't be read counts as missing, like other details of a row.
+/// The windows in which a call was charged that the ledger resolved. Older rows don't have them;
+/// what can't be read counts as missing, like other details of a row.
 fn windows(row: &Row) -> Option<Windows> {
     let second = |name: &str| row.1.get(name)?.parse::<i64>().ok();
     let (day, month) = (second("d")?, second("m")?);

@@ -48,11 +48,11 @@ use crate::store::StoreError;
 ///
 /// # Guarantees
 ///
-/// - Redis or Valkey, 6.2 and later. One script, and one round trip, per call; a process's first hold
-///   in an account takes two, as does every payment.
-/// - A call that fails, or whose answer is lost, is `Unavailable`, which the layer answers with 503. A
-///   hold whose outcome is unknown is given back, and can't be opened any more. Open holds, and with
-///   them the settlements that wait, are bounded: beyond that, `Busy`
+/// - Redis or Valkey, 6.2 and later. One script, and one round trip, per call; a process's first
+///   hold in an account takes two, as does every payment.
+/// - A call that fails, or whose answer is lost, is `Unavailable`, which the layer answers with
+///   503. A hold whose outcome is unknown is given back, and can't be opened any more. Open holds,
+///   and with them the settlements that wait, are bounded: beyond that, `Busy`
 ///   ([`open_holds_max`](RedisLedgerBuilder::open_holds_max)).
 /// - However many processes there are: no hold beyond the balance or a limit, no settlement twice.
 /// - Holds of a dead process are released or charged a few seconds later, as
@@ -67,8 +67,8 @@ use crate::store::StoreError;
 /// - A payment that is refused because it would exceed the account's range keeps its reference,
 ///   which can then be used only for that same payment.
 ///
-/// How the server, a cluster or sentinels are reached: see [`RedisClient`]. All processes that share
-/// the books have the same [`prefix`](RedisClient::prefix).
+/// How the server, a cluster or sentinels are reached: see [`RedisClient`]. All processes that
+/// share the books have the same [`prefix`](RedisClient::prefix).
 #[derive(Clone)]
 pub struct RedisLedger(Arc<Inner>);
 

@@ -94,9 +94,10 @@ impl Shared {
         }
     }
 
-    /// Refuses a refund that the script would refuse, before it has claimed its reference: under one
-    /// that nothing was paid with, another payment may be made. Only if refunds of one call meet may
-    /// one that is refused have taken its reference. What was made before is answered by the script.
+    /// Refuses a refund that the script would refuse, before it has claimed its reference: under
+    /// one that nothing was paid with, another payment may be made. Only if refunds of one call
+    /// meet may one that is refused have taken its reference. What was made before is answered by
+    /// the script.
     async fn look_first(
         self: &Arc<Self>,
         change: &Adjustment,

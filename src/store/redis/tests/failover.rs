@@ -167,7 +167,8 @@ async fn a_replica_is_not_there_until_it_is_a_master() {
     assert!(decision.is_admitted());
 }
 
-/// What it publishes there doesn't reach the other processes, so it tells them to forget everything.
+/// What it publishes there doesn't reach the other processes, so it tells them to forget
+/// everything.
 #[tokio::test]
 async fn who_publishes_all_the_time_notices_that_its_server_is_a_replica() {
     let (Some(server), Some(other)) = (RedisServer::start(), RedisServer::start()) else {

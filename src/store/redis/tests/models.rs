@@ -341,8 +341,8 @@ fn windows_of_changing_plans_admit_together_what_the_model_says() {
     cases(&calls, agree);
 }
 
-/// The clock steps back after units were admitted that only the longer plan still holds, and then the
-/// shorter one is asked.
+/// The clock steps back after units were admitted that only the longer plan still holds, and then
+/// the shorter one is asked.
 #[test]
 fn a_shorter_plan_after_a_step_back_finds_what_the_longer_one_held() {
     let before = [

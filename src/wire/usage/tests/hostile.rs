@@ -120,8 +120,8 @@ fn what_repeats_nothing_counts() {
     assert!(events(&empty.repeat(100)) >= 100);
 }
 
-/// All counts of a piece are read, each on its own. What is behind them isn't looked at for each, which
-/// would take most of an hour.
+/// All counts of a piece are read, each on its own. What is behind them isn't looked at for each,
+/// which would take most of an hour.
 #[test]
 fn a_piece_full_of_counts_takes_no_longer_than_it_is() {
     let counts = "data:{\"usage\":{\"total_tokens\":1}}\n\n".repeat(32_000);
