@@ -1,4 +1,5 @@
-//! A layer whose keys lie at an address: the first token waits for them, and no failing address makes a token bad.
+//! A layer whose keys lie at an address: the first token waits for them, and no failing address
+//! makes a token bad.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 

@@ -77,10 +77,10 @@ impl JwtLayer {
     }
 
     /// Removes the header fields in which a token is looked for from requests that pass, so that a
-    /// handler that relays requests can't hand a caller's credential to its provider. Layers further
-    /// in don't see them either; requests that are [skipped](Self::skip) keep theirs. Cookies, and
-    /// places of your own other than `authorization`, are left alone, and so is a copy of a
-    /// credential where none is looked for.
+    /// handler that relays requests can't hand a caller's credential to its provider. Layers
+    /// further in don't see them either; requests that are [skipped](Self::skip) keep theirs.
+    /// Cookies, and places of your own other than `authorization`, are left alone, and so is a copy
+    /// of a credential where none is looked for.
     #[must_use]
     pub fn hide_credentials(self) -> Self {
         Self {
@@ -102,9 +102,9 @@ impl JwtLayer {
     /// name starts with `__Host-`. A cookie that was split (`NAME.0`, `NAME.1`, …) is reassembled.
     ///
     /// A cookie that isn't good is refused even beside a good key, unlike a session cookie of
-    /// NextAuth: whether its login still holds may take I/O, after which no other layer can be asked.
-    /// So a stale cookie stands in the way of a key, unless the layer for keys is
-    /// [the first](Self::or).
+    /// NextAuth: whether its login still holds may take I/O, after which no other layer can be
+    /// asked. So a stale cookie stands in the way of a key, unless the layer for keys is [the
+    /// first](Self::or).
     #[must_use]
     pub fn cookie(self, name: &str) -> Self {
         self.read_from(Location::Cookie {
@@ -153,14 +153,15 @@ impl JwtLayer {
         }
     }
 
-    /// Falls back to `other` for requests without a token. A bad token is refused, not passed on, also
-    /// one in a [`cookie`](Self::cookie): where pages that have it call by key too, put the layer for
-    /// keys first.
+    /// Falls back to `other` for requests without a token. A bad token is refused, not passed on,
+    /// also one in a [`cookie`](Self::cookie): where pages that have it call by key too, put the
+    /// layer for keys first.
     ///
     /// Issuers with users and keys of their own have a layer each. A token in `authorization` is
     /// judged by one of them alone, chosen by its `iss` before it is verified: the first whose
-    /// verifier has that [`issuer`](crate::token::TokenVerifierBuilder::issuer), or the first of
-    /// all where none has. So name the issuers of each: a verifier without takes all tokens that
+    /// verifier has that [`issuer`](crate::token::TokenVerifierBuilder::issuer) or
+    /// [template](crate::token::TokenVerifierBuilder::add_issuer_template), or the first of all
+    /// where none has. So name the issuers of each: a verifier without takes all tokens that
     /// reach it. Where a `sub` of one may be another's too, tell them apart by
     /// [`subject_prefix`](crate::token::TokenVerifierBuilder::subject_prefix).
     ///

@@ -1,9 +1,9 @@
 //! Authentication by the session cookie of a web application: [`SessionCookieLayer`].
 //!
 //! - Refuses with 401 a cookie that is expired, tampered with, made with another secret, or sent
-//!   twice under one name; one beside which a key or a token is sent twice; and a request without one.
-//!   [`or`](SessionCookieLayer::or) leaves requests without a cookie to another layer, and those with a
-//!   key or a token beside a cookie that isn't good. Refuses with 403 a request that
+//!   twice under one name; one beside which a key or a token is sent twice; and a request without
+//!   one. [`or`](SessionCookieLayer::or) leaves requests without a cookie to another layer, and
+//!   those with a key or a token beside a cookie that isn't good. Refuses with 403 a request that
 //!   another site's page caused: unsafe methods and upgrades whose `Origin` or `Sec-Fetch-Site` is
 //!   foreign, since browsers add cookies to those too.
 //! - Stands inside rate limits by address, and outside everything that needs a
@@ -90,14 +90,14 @@ impl SessionCookieLayer {
         }
     }
 
-    /// The application's own URL (`NEXTAUTH_URL`, `AUTH_URL`), with or without a path. It chooses the
-    /// cookie by it: if the URL is `https`, the one whose name begins with `__Secure-`, and else the
-    /// other. So does this layer. Of an `https` application the other cookie is never looked at: a
-    /// network attacker can set it, to a session of his own, for a browser that has none. Of an `http`
-    /// application the `__Secure-` one is looked at if there is none of the other. Pages of the URL's
-    /// origin may send unsafe requests with the cookie
-    /// ([`add_trusted_origin`](Self::add_trusted_origin)). Names that were set before are replaced; an
-    /// application that sets `useSecureCookies` against its URL needs its name set after this
+    /// The application's own URL (`NEXTAUTH_URL`, `AUTH_URL`), with or without a path. It chooses
+    /// the cookie by it: if the URL is `https`, the one whose name begins with `__Secure-`, and
+    /// else the other. So does this layer. Of an `https` application the other cookie is never
+    /// looked at: a network attacker can set it, to a session of his own, for a browser that has
+    /// none. Of an `http` application the `__Secure-` one is looked at if there is none of the
+    /// other. Pages of the URL's origin may send unsafe requests with the cookie
+    /// ([`add_trusted_origin`](Self::add_trusted_origin)). Names that were set before are replaced;
+    /// an application that sets `useSecureCookies` against its URL needs its name set after this
     /// ([`name`](Self::name)).
     ///
     /// ```
@@ -128,7 +128,8 @@ impl SessionCookieLayer {
         self.change(|policy| policy.names = Arc::from([name.into()]))
     }
 
-    /// Adds a name that is looked at only if there is no cookie of the names before it, good or bad.
+    /// Adds a name that is looked at only if there is no cookie of the names before it, good or
+    /// bad.
     ///
     /// ```
     /// use tollgate::{SessionCookieLayer, token::SessionCookieVerifier};
@@ -169,11 +170,11 @@ impl SessionCookieLayer {
         self.change(|policy| policy.others = Others::Refused)
     }
 
-    /// Whether the request carries a good session cookie. Use it to exempt callers from an outer layer
-    /// ([`skip`](crate::RateLimitLayer::skip)), where this layer stands first in its
-    /// [`or`](Self::or): it decides on every request with a good cookie, and no later layer looks at
-    /// what else is there. Behind a layer for keys, which would judge a key beside the cookie, it
-    /// exempts guesses at keys too.
+    /// Whether the request carries a good session cookie. Use it to exempt callers from an outer
+    /// layer ([`skip`](crate::RateLimitLayer::skip)), where this layer stands first in its
+    /// [`or`](Self::or): it decides on every request with a good cookie, and no later layer looks
+    /// at what else is there. Behind a layer for keys, which would judge a key beside the cookie,
+    /// it exempts guesses at keys too.
     ///
     /// ```
     /// use tollgate::{RequestHead, SessionCookieLayer, token::SessionCookieVerifier};
@@ -193,11 +194,12 @@ impl SessionCookieLayer {
         }
     }
 
-    /// Falls back to `other` for requests without a session cookie, and for those whose cookie isn't
-    /// good beside another credential: `authorization`, `x-api-key`, or a header field in which `other`
-    /// looks for keys. Browsers send cookies that have ended, or that another application on the same
-    /// host has set, without anybody's choosing so; a key is sent on purpose. A key in a place that
-    /// `other` doesn't [name](crate::guard::Policy::places) isn't seen, so put such a layer first.
+    /// Falls back to `other` for requests without a session cookie, and for those whose cookie
+    /// isn't good beside another credential: `authorization`, `x-api-key`, or a header field in
+    /// which `other` looks for keys. Browsers send cookies that have ended, or that another
+    /// application on the same host has set, without anybody's choosing so; a key is sent on
+    /// purpose. A key in a place that `other` doesn't [name](crate::guard::Policy::places) isn't
+    /// seen, so put such a layer first.
     ///
     /// A good cookie decides, whatever else is there, and a bad one by itself is refused.
     #[must_use]

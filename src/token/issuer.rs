@@ -323,8 +323,8 @@ impl IssuedToken {
         self.expires_at
     }
 
-    /// Its lifetime in whole seconds, from the second in which it was issued: the `expires_in` of RFC
-    /// 6749 section 5.1.
+    /// Its lifetime in whole seconds, from the second in which it was issued: the `expires_in` of
+    /// RFC 6749 section 5.1.
     #[must_use]
     pub fn expires_in_secs(&self) -> u64 {
         let lifetime = self.expires_at.duration_since(self.issued_at);

@@ -18,8 +18,8 @@ const fn wrong(reason: &'static str) -> TokenError {
     TokenError::new(TokenErrorKind::WrongIssuer, reason)
 }
 
-/// The issuers whose tokens a verifier takes, or a [`Policy`](crate::guard::Policy) of one's own that
-/// judges bearer tokens beside a [`JwtLayer`](crate::JwtLayer). None are named by default.
+/// The issuers whose tokens a verifier takes, or a [`Policy`](crate::guard::Policy) of one's own
+/// that judges bearer tokens beside a [`JwtLayer`](crate::JwtLayer). None are named by default.
 ///
 /// ```
 /// use tollgate::token::{IssuerTemplate, Issuers};
@@ -111,20 +111,21 @@ impl Issuers {
 /// `{…}`, to the letter. The tenant is the claim that is named here, `tid` for Entra, and a
 /// lower-case UUID: nothing else that could be a part of an address.
 ///
-/// - Where a key of the provider's set has a member `issuer`, it signs for that issuer alone, or for
-///   each tenant if that is the template: a key for personal accounts, or of another cloud, signs
-///   for no company's tenant. A key without one signs for all. Only verifiers with a template heed
-///   it, because no standard knows the member.
+/// - Where a key of the provider's set has a member `issuer`, it signs for that issuer alone, or
+///   for each tenant if that is the template: a key for personal accounts, or of another cloud,
+///   signs for no company's tenant. A key without one signs for all. Only verifiers with a template
+///   heed it, because no standard knows the member.
 /// - The [subject](crate::Principal::subject) begins with the tenant and a colon
 ///   (`72f988bf-86f1-41af-91ab-2d7cd011db47:AAAAAGhlJ…`), after
 ///   [`subject_prefix`](crate::token::TokenVerifierBuilder::subject_prefix): a `sub`, and any claim
 ///   that a tenant's administrator may set, is its tenant's alone. So one tenant's users are never
 ///   taken for another's.
-/// - The tenant is the attribute `tenant`, which is [`Principal::tenant`](crate::Principal::tenant).
+/// - The tenant is the attribute `tenant`, which is
+///   [`Principal::tenant`](crate::Principal::tenant).
 /// - Roles, scopes and other attributes are as the token has them, and a tenant's administrator
-///   decides which of them its users have: of Entra's, who is given an application's roles. So a role
-///   is one within its tenant. What belongs to the service's own operator asks for a tenant of its own
-///   besides, or for a verifier of that tenant alone.
+///   decides which of them its users have: of Entra's, who is given an application's roles. So a
+///   role is one within its tenant. What belongs to the service's own operator asks for a tenant of
+///   its own besides, or for a verifier of that tenant alone.
 ///
 /// Tokens of Entra's version 1 have the issuer `https://sts.windows.net/{tenantid}/`, and keys at
 /// `https://login.microsoftonline.com/common/discovery/keys`, which have no `issuer`.
@@ -157,9 +158,9 @@ pub struct IssuerTemplate {
 }
 
 impl IssuerTemplate {
-    /// The tokens of these tenants, each a lower-case UUID. `text` is an address with one `{…}` that
-    /// is a whole segment of its path, as in the provider's discovery document; `claim` is the claim
-    /// that names the tenant.
+    /// The tokens of these tenants, each a lower-case UUID. `text` is an address with one `{…}`
+    /// that is a whole segment of its path, as in the provider's discovery document; `claim` is the
+    /// claim that names the tenant.
     ///
     /// # Errors
     /// [`TokenConfigError`]: `IssuerTemplate`, or `Tenants` if there is none or one isn't a

@@ -1,5 +1,5 @@
-//! The header of a JOSE object: members that are read, members that are refused, and others, of which
-//! only the form matters (RFC 7515 section 4, RFC 7516 section 4).
+//! The header of a JOSE object: members that are read, members that are refused, and others, of
+//! which only the form matters (RFC 7515 section 4, RFC 7516 section 4).
 
 use std::{borrow::Cow, fmt};
 

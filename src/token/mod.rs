@@ -20,8 +20,8 @@
 //! wrong type. For roles, scopes and claims that become attributes, null means none.
 //!
 //! No claim is read before the signature is checked, but for `iss` where several verifiers stand in
-//! one chain ([`JwtLayer::or`](crate::JwtLayer::or)), to choose which of them judges. Errors contain
-//! nothing of the token.
+//! one chain ([`JwtLayer::or`](crate::JwtLayer::or)), to choose which of them judges. Errors
+//! contain nothing of the token.
 //!
 //! A verified token is cached by the SHA-256 of its whole text, so that the next request needs no
 //! signature check. Only the identity is cached, not the verdict: time is checked on every use, and

@@ -129,7 +129,8 @@ impl TokenVerifier {
     }
 
     /// Verifies a token by the current keys, and reports whether others may arrive. A token that is
-    /// not this verifier's but of one of the issuers `others` is [left](Refusal::is_left) to theirs.
+    /// not this verifier's but of one of the issuers `others` is [left](Refusal::is_left) to
+    /// theirs.
     pub(crate) fn verify_or_wait(
         &self,
         token: CredentialText<'_>,

@@ -1,10 +1,12 @@
-//! The laws of money once more, with a [`LeasedLedger`] in front of the engine. What is held is asked for when the node
-//! has given back what is free, because leased money counts as held.
+//! The laws of money once more, with a [`LeasedLedger`] in front of the engine. What is held is
+//! asked for when the node has given back what is free, because leased money counts as held.
 //!
-//! Three don't hold for it, and are not here. `transactions_are_payments_and_charges_in_their_order`: charges stand in the
-//! log in the order in which they were reported, and those that the store settled itself stand before. Of
-//! `a_soft_limit_is_told_once_in_a_window` the "once" holds; what is reported when its day has ended is told of no more.
-//! `an_account_has_only_so_many_holds_open_and_others_theirs`: it may have as many on a node, and as many in the store.
+//! Three don't hold for it, and are not here.
+//! `transactions_are_payments_and_charges_in_their_order`: charges stand in the log in the order in
+//! which they were reported, and those that the store settled itself stand before. Of
+//! `a_soft_limit_is_told_once_in_a_window` the "once" holds; what is reported when its day has
+//! ended is told of no more. `an_account_has_only_so_many_holds_open_and_others_theirs`: it may
+//! have as many on a node, and as many in the store.
 
 use std::time::Duration;
 

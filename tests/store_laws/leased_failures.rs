@@ -1,5 +1,5 @@
-//! What becomes of leases when their store or their task fails: nobody waits for ever, nobody waits for another's account,
-//! and nothing is granted of which nobody will tell.
+//! What becomes of leases when their store or their task fails: nobody waits for ever, nobody waits
+//! for another's account, and nothing is granted of which nobody will tell.
 
 use std::{
     sync::{

@@ -1,4 +1,5 @@
-//! Late reports: calls that were settled when their hold, and the lease that it was granted from, were over.
+//! Late reports: calls that were settled when their hold, and the lease that it was granted from,
+//! were over.
 
 use std::{sync::Arc, time::Duration};
 

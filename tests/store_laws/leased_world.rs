@@ -234,8 +234,8 @@ impl<P: Place> World<P> {
         }
     }
 
-    /// From here on it does nothing any more; another one takes its place, when what it had is given
-    /// back or before.
+    /// From here on it does nothing any more; another one takes its place, when what it had is
+    /// given back or before.
     async fn kill(&mut self) {
         let at = self.some_node();
         let node = self.nodes.swap_remove(at);

@@ -280,7 +280,8 @@ async fn a_client_is_counted_and_told_wherever_it_brings_its_key() {
         assert_eq!(answer.number("x-ratelimit-remaining"), left, "{status}");
         assert_eq!(answer.headers.contains_key("allow"), status == 405);
     }
-    // What there isn't is no news to strangers, sessions, or the administrator, and tells nobody which keys are good.
+    // What there isn't is no news to strangers, sessions, or the administrator, and tells nobody
+    // which keys are good.
     for call in [
         server.get("/nope"),
         server.get("/nope").key(ADMIN),

@@ -102,7 +102,8 @@ impl Account {
         }
     }
 
-    /// A lease has ended, perhaps resolved by the store. Returns whether late reports waited for it.
+    /// A lease has ended, perhaps resolved by the store. Returns whether late reports waited for
+    /// it.
     pub(super) fn note_end(&mut self, ended: LeaseId, was_resolved: bool) -> bool {
         if was_resolved {
             let late = self.late.iter_mut().filter(|late| late.lease == ended);

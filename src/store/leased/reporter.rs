@@ -48,7 +48,8 @@ pub(super) struct LeaseReporter {
     failed: Vec<AccountId>,
     retry: Option<Pin<Box<Sleep>>>,
     outage: Repeats,
-    /// Reports that the store refuses for what is in them: that it accepts others is no end of that.
+    /// Reports that the store refuses for what is in them: that it accepts others is no end of
+    /// that.
     refusals: Repeats,
 }
 

@@ -65,8 +65,8 @@ impl SessionCookieVerifierBuilder {
         self
     }
 
-    /// Keeps a claim as an [attribute](crate::Principal::attribute), if it is a string; other claims are
-    /// checked for their form and dropped.
+    /// Keeps a claim as an [attribute](crate::Principal::attribute), if it is a string; other
+    /// claims are checked for their form and dropped.
     pub fn add_claim(mut self, name: &str) -> Self {
         self.claims.attributes.push(name.into());
         self

@@ -83,8 +83,8 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Reads the header, which asks for `dir` and this encryption, and for nothing else that changes the
-/// meaning. Returns the `kid`.
+/// Reads the header, which asks for `dir` and this encryption, and for nothing else that changes
+/// the meaning. Returns the `kid`.
 pub(super) fn read_header(
     segment: &str,
     encryption: Encryption,

@@ -83,7 +83,8 @@ impl CookieKeys {
         self.scheme
     }
 
-    /// Decrypts a cookie of this name, if it was made with one of the secrets and not changed since.
+    /// Decrypts a cookie of this name, if it was made with one of the secrets and not changed
+    /// since.
     pub(super) fn open(
         &self,
         cookie_name: &str,

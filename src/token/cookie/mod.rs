@@ -32,8 +32,9 @@ const COOKIE_LENGTH_MAX: usize = 16 * 1_024;
 const SUBJECT_LENGTH_MAX: usize = 255;
 const SECRET_LENGTH_MIN: usize = 32;
 
-/// Verifies the session cookies of NextAuth.js 4 and of Auth.js 5: a compact JWE under a key derived
-/// from the application's secret. Cloning it increments a reference count; clones share the cache.
+/// Verifies the session cookies of NextAuth.js 4 and of Auth.js 5: a compact JWE under a key
+/// derived from the application's secret. Cloning it increments a reference count; clones share the
+/// cache.
 ///
 /// | made by | encrypted with | key |
 /// |---|---|---|

@@ -66,8 +66,8 @@ impl TokenIssuerBuilder {
     }
 
     /// How long tokens are valid, in whole seconds (fractions are cut off), 1 second to 3,650 days;
-    /// 24 hours unless set. It counts from the second in which a token is issued (`exp` − `iat`), so up
-    /// to one of them has passed by then.
+    /// 24 hours unless set. It counts from the second in which a token is issued (`exp` − `iat`),
+    /// so up to one of them has passed by then.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self

@@ -230,8 +230,8 @@ impl Source {
         state.began_at.is_none_or(rested) && !missed.is_some_and(|at| self.is_recent(*at, now))
     }
 
-    /// How long after a fetch the next one may begin: the cooldown, which is for tokens with made-up
-    /// names, or less while there are no keys at all, and therefore no token is good.
+    /// How long after a fetch the next one may begin: the cooldown, which is for tokens with
+    /// made-up names, or less while there are no keys at all, and therefore no token is good.
     fn rest(&self, state: &State) -> Duration {
         let cooldown = self.settings.cooldown;
         if !state.is_failing() || self.shared.keys().0.is_some() {

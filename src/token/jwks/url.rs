@@ -63,8 +63,8 @@ impl JwksUrl {
     /// `place` stands for the tenant, and must name the template as its issuer, to the letter. For
     /// Microsoft Entra, `place` is `organizations`, or `common` with personal accounts too. It only
     /// chooses where keys are asked for: whose tokens count, the template says, and
-    /// [`of_any_tenant`](IssuerTemplate::of_any_tenant) includes the tenant of personal accounts if a
-    /// key of the set signs for it.
+    /// [`of_any_tenant`](IssuerTemplate::of_any_tenant) includes the tenant of personal accounts if
+    /// a key of the set signs for it.
     pub fn discover_template(template: &IssuerTemplate, place: &str) -> JwksUrlBuilder {
         JwksUrlBuilder::new(Location::Provider {
             // Without one, there is no address, which `build` refuses.
@@ -133,8 +133,8 @@ impl JwksUrlBuilder {
     }
 
     /// The minimum interval between fetches, whatever tokens come; 30 seconds unless set, at least
-    /// 1 second. While fetches fail and there are no keys at all, the next may begin after 1 second,
-    /// then 2, 4 and so on, up to this.
+    /// 1 second. While fetches fail and there are no keys at all, the next may begin after 1
+    /// second, then 2, 4 and so on, up to this.
     pub fn cooldown(mut self, cooldown: Duration) -> Self {
         self.cooldown = cooldown;
         self

@@ -11,8 +11,8 @@ use aws_lc_rs::{
 use jsonwebtoken::Algorithm;
 
 /// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864). `none` is not
-/// among them. In a JWK, COSE's `ESP256` and `ESP384` are read as `ES256` and `ES384`; the tokens of
-/// such a key have JOSE's names.
+/// among them. In a JWK, COSE's `ESP256` and `ESP384` are read as `ES256` and `ES384`; the tokens
+/// of such a key have JOSE's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenAlgorithm {

@@ -18,8 +18,8 @@ pub(super) fn from_pem(text: &[u8], labels: &[&str]) -> Result<Vec<u8>, KeyError
     }
 }
 
-/// The content of a text that is one SEQUENCE and nothing more (X.690, 8.1.3 and 10.1). Libraries pass over
-/// what follows, and another reader may take that for the key.
+/// The content of a text that is one SEQUENCE and nothing more (X.690, 8.1.3 and 10.1). Libraries
+/// pass over what follows, and another reader may take that for the key.
 pub(super) fn one_sequence(der: &[u8]) -> Result<&[u8], KeyError> {
     match content_of_sequence(der) {
         Some((length, content)) if length == content.len() => Ok(content),

@@ -1,6 +1,7 @@
 //! Keys, each pinned to its one algorithm.
 //!
-//! A token never chooses the algorithm: its header is compared with the key's algorithm, not obeyed.
+//! A token never chooses the algorithm: its header is compared with the key's algorithm, not
+//! obeyed.
 
 mod algorithm;
 mod edwards;

@@ -204,8 +204,8 @@ impl VerifyingKeys {
         header::decode(segments.claims)
     }
 
-    /// The key by which it is signed. Refuses what isn't signed by one of these keys, or has a header with unsupported demands.
-    /// `expected` is what the header must have, if anything.
+    /// The key by which it is signed. Refuses what isn't signed by one of these keys, or has a
+    /// header with unsupported demands. `expected` is what the header must have, if anything.
     pub(in crate::token) fn check(
         &self,
         segments: &Segments<'_>,

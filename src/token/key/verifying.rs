@@ -20,8 +20,8 @@ const KID_LENGTH_MAX: usize = 255;
 /// increments a reference count.
 ///
 /// Weak keys are refused on construction: short secrets, RSA keys of less than 2,048 bits or with
-/// the ROCA fingerprint, points of elliptic curves that aren't on theirs, points of small order, the
-/// text of a public key as a secret.
+/// the ROCA fingerprint, points of elliptic curves that aren't on theirs, points of small order,
+/// the text of a public key as a secret.
 ///
 /// ```
 /// use tollgate::token::{KeyError, TokenAlgorithm, VerifyingKey};

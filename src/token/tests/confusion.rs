@@ -1,5 +1,5 @@
-//! One key taken for another: public text as a secret, a secret beside public keys, secrets that are
-//! short for their hash.
+//! One key taken for another: public text as a secret, a secret beside public keys, secrets that
+//! are short for their hash.
 
 use aws_lc_rs::hmac;
 use base64::engine::general_purpose::STANDARD;

@@ -82,7 +82,8 @@ impl TokenVerifierBuilder {
     }
 
     /// Adds an issuer that has a name for each of its tenants. It stands for
-    /// [`issuer`](Self::issuer): a verifier has names or templates.
+    /// [`issuer`](Self::issuer): a verifier has names or templates. With templates of several
+    /// providers, a tenant that two of them call by one UUID would have the subjects of both.
     pub fn add_issuer_template(mut self, template: IssuerTemplate) -> Self {
         self.rules.issuers.templates.push(template);
         self
@@ -122,9 +123,10 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// Accepts tokens whose header names or contains a key (`jwk`, `jku`, `x5u`, `x5c`), as those of
-    /// some issuers do (Cloud Foundry's UAA, SAP's XSUAA). They are refused unless this is set. A key
-    /// from a token is never used, nor an address looked at: only the verifier's own keys count.
+    /// Accepts tokens whose header names or contains a key (`jwk`, `jku`, `x5u`, `x5c`), as those
+    /// of some issuers do (Cloud Foundry's UAA, SAP's XSUAA). They are refused unless this is set.
+    /// A key from a token is never used, nor an address looked at: only the verifier's own keys
+    /// count.
     pub fn ignore_header_keys(mut self) -> Self {
         self.rules.header_keys = HeaderKeys::Ignored;
         self
@@ -169,10 +171,10 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// The path to the claim with the subject, instead of `sub`: `["oid"]` for an issuer whose `sub`
-    /// differs from client to client. It is a string; a token without it, or with an empty one, is
-    /// refused. It must be a claim that the issuer assigns, never gives to somebody else, and lets
-    /// nobody choose: who can set it to another's can be that other.
+    /// The path to the claim with the subject, instead of `sub`: `["oid"]` for an issuer whose
+    /// `sub` differs from client to client. It is a string; a token without it, or with an empty
+    /// one, is refused. It must be a claim that the issuer assigns, never gives to somebody else,
+    /// and lets nobody choose: who can set it to another's can be that other.
     pub fn subject_from<'a>(mut self, path: impl IntoIterator<Item = &'a str>) -> Self {
         self.rules.mapping.subjects = vec![ClaimPath::new(path)];
         self
@@ -208,11 +210,11 @@ impl TokenVerifierBuilder {
         self
     }
 
-    /// Maps a claim to an attribute of the [`Principal`](crate::Principal): for example `tenant` from
-    /// `["org", "id"]`. It is a string, or an integer of 64 bits or a boolean, whose JSON text the
-    /// attribute is (`7`, `true`); a string `"7"` gives the same attribute. A token with anything else
-    /// there is refused. A token without it, or with null, has no such attribute. Roles and scopes
-    /// are never numbers or booleans.
+    /// Maps a claim to an attribute of the [`Principal`](crate::Principal): for example `tenant`
+    /// from `["org", "id"]`. It is a string, or an integer of 64 bits or a boolean, whose JSON text
+    /// the attribute is (`7`, `true`); a string `"7"` gives the same attribute. A token with
+    /// anything else there is refused. A token without it, or with null, has no such attribute.
+    /// Roles and scopes are never numbers or booleans.
     pub fn add_attribute_from<'a>(
         mut self,
         attribute: &str,
