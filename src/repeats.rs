@@ -93,6 +93,45 @@ impl Repeats {
     }
 }
 
+/// The failures of a task that writes for others: those that pass, and what can't be done at all.
+/// That others can be written is no end of the latter.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[derive(Debug)]
+pub(crate) struct RepeatsOfWriter {
+    outage: Repeats,
+    refusals: Repeats,
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+impl RepeatsOfWriter {
+    pub(crate) const fn new() -> Self {
+        Self {
+            outage: Repeats::new(),
+            refusals: Repeats::new(),
+        }
+    }
+
+    /// It failed, as [`Repeats::failed`]; `is_passing` says whether it may be written later.
+    pub(crate) fn failed(
+        &self,
+        failure: &impl Display,
+        is_passing: bool,
+        now: Duration,
+    ) -> Option<LogLine> {
+        let kind = if is_passing {
+            &self.outage
+        } else {
+            &self.refusals
+        };
+        kind.failed(failure, now)
+    }
+
+    /// It wrote something. `Some` if the last that the log has of an outage is a failure.
+    pub(crate) fn succeeded(&self) -> Option<LogLine> {
+        self.outage.succeeded()
+    }
+}
+
 impl LogLine {
     /// Counts what was left out, whatever the failure.
     fn of(known: &mut [Known]) -> Self {

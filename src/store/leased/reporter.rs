@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{AccountId, books::LeaseStanding},
-    repeats::{LogLine, Repeats},
+    repeats::{LogLine, RepeatsOfWriter},
     store::{StoreError, StoreErrorKind},
 };
 
@@ -47,10 +47,8 @@ pub(super) struct LeaseReporter {
     /// Accounts whose step the store rejected since the waiters were last checked.
     failed: Vec<AccountId>,
     retry: Option<Pin<Box<Sleep>>>,
-    outage: Repeats,
-    /// Reports that the store refuses for what is in them: that it accepts others is no end of
-    /// that.
-    refusals: Repeats,
+    /// What the log has of reports that the store couldn't take, or refuses for what is in them.
+    told: RepeatsOfWriter,
 }
 
 struct Answer {
@@ -79,8 +77,7 @@ impl LeaseReporter {
             answers: JoinSet::new(),
             failed: Vec::new(),
             retry: None,
-            outage: Repeats::new(),
-            refusals: Repeats::new(),
+            told: RepeatsOfWriter::new(),
         }
     }
 
@@ -169,7 +166,7 @@ impl LeaseReporter {
         match answer {
             Err(error) => self.note_failure(sent, error),
             Ok(_) => {
-                if let Some(LogLine { left_out }) = self.outage.succeeded() {
+                if let Some(LogLine { left_out }) = self.told.succeeded() {
                     tracing::info!(target: "tollgate::ledger", left_out, "the store accepts lease reports again");
                 }
             }
@@ -181,11 +178,11 @@ impl LeaseReporter {
 
     fn note_failure(&mut self, sent: &Outgoing, error: &StoreError) {
         let now = self.accounts.clock.elapsed();
-        let told = match failure(error) {
-            StepFailure::Transient | StepFailure::Defect => &self.outage,
-            StepFailure::Refused => &self.refusals,
+        let is_passing = match failure(error) {
+            StepFailure::Transient | StepFailure::Defect => true,
+            StepFailure::Refused => false,
         };
-        if let Some(LogLine { left_out }) = told.failed(error, now) {
+        if let Some(LogLine { left_out }) = self.told.failed(error, is_passing, now) {
             tracing::error!(
                 target: "tollgate::ledger",
                 %error,

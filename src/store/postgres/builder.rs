@@ -31,7 +31,7 @@ use crate::{
         budget::{Calendar, SpendingAlert},
         clock::{Clock, SystemClock},
     },
-    repeats::Repeats,
+    repeats::{Repeats, RepeatsOfWriter},
     store::{
         StoreError, Tenure, alerts::Alerts, bounds::not_zero, changes::Listeners, gauge::Gauge,
         leasing::RECOVER_AFTER_MIN, settling::Settling,
@@ -276,8 +276,7 @@ impl PostgresStoreBuilder {
             log_final_up_to: AtomicI64::new(0),
             events: Mutex::default(),
             writing_events: tokio::sync::Mutex::default(),
-            unwritten_batches: Repeats::new(),
-            refused_commands: Repeats::new(),
+            unwritten_batches: RepeatsOfWriter::new(),
             locked_calls: Repeats::new(),
             failed_maintenance: Repeats::new(),
             closed: AtomicBool::new(false),

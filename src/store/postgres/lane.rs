@@ -9,6 +9,8 @@
 //! retried, separately from newer commands, until it is written. Calls of an account that others
 //! keep locked are set aside in the same way, so that the rest of the lane doesn't wait for them.
 
+mod locked;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use hashbrown::{HashMap, HashSet};
@@ -49,9 +51,6 @@ const FAILURES_MAX: u32 = 3;
 
 /// How often one batch may check which accounts are locked.
 const LOCK_CHECKS_MAX: u32 = 2;
-
-/// Accounts remembered as locked; beyond that the set is cleared and rebuilt.
-const LOCKED_MAX: usize = 1_024;
 
 /// Why a lane waits no longer for a command.
 enum Interruption {
@@ -324,13 +323,8 @@ impl Lane {
     fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.error;
         let now = self.shared.settings.clock.elapsed();
-        // That others can be written is no end of what can't be done at all.
-        let told = if failure.is_transient() {
-            &self.shared.unwritten_batches
-        } else {
-            &self.shared.refused_commands
-        };
-        if let Some(LogLine { left_out }) = told.failed(error, now) {
+        let told = &self.shared.unwritten_batches;
+        if let Some(LogLine { left_out }) = told.failed(error, failure.is_transient(), now) {
             tracing::error!(
                 target: "tollgate::postgres",
                 %error,
@@ -382,67 +376,6 @@ impl Lane {
         } else {
             command.fail(&failure.error);
         }
-    }
-
-    /// Checks which of the accounts locked earlier still are, and sets their calls aside so that
-    /// others don't wait for them.
-    async fn set_locked_aside(&mut self, batch: &mut Vec<Command>) -> Result<(), Failure> {
-        let mut accounts = batch.iter().filter_map(Command::account);
-        if self.locked.is_empty() || !accounts.any(|account| self.locked.contains(account)) {
-            return Ok(());
-        }
-        self.check_locks(batch, Suspects::Known).await?;
-        self.set_aside(batch);
-        Ok(())
-    }
-
-    /// Records which accounts of the batch are locked now.
-    async fn check_locks(&mut self, batch: &[Command], suspects: Suspects) -> Result<(), Failure> {
-        let accounts = batch.iter().filter_map(Command::account);
-        let accounts: HashSet<AccountId> = accounts
-            .filter(|account| suspects == Suspects::All || self.locked.contains(*account))
-            .cloned()
-            .collect();
-        let locked = self.locked_among(&accounts).await?;
-        self.locked.retain(|account| !accounts.contains(account));
-        if self.locked.len().saturating_add(locked.len()) > LOCKED_MAX {
-            self.locked.clear();
-        }
-        self.locked.extend(locked);
-        Ok(())
-    }
-
-    /// Takes the calls of locked accounts out of the batch. Settlements and holds wait; everything
-    /// else fails.
-    fn set_aside(&mut self, batch: &mut Vec<Command>) {
-        let is_locked = |command: &mut Command| {
-            let account = command.account();
-            account.is_some_and(|account| self.locked.contains(account))
-        };
-        let aside: Vec<Command> = batch.extract_if(.., is_locked).collect();
-        if aside.is_empty() {
-            return;
-        }
-        let failure = Failure::locked();
-        let now = self.shared.settings.clock.elapsed();
-        if let Some(LogLine { left_out }) = self.shared.locked_calls.failed(&failure.error, now) {
-            tracing::warn!(
-                target: "tollgate::postgres",
-                left_out,
-                calls = aside.len(),
-                "accounts are locked by others: their calls wait"
-            );
-        }
-        for command in aside {
-            let waits = matches!(command, Command::Hold { .. }) && command.is_wanted();
-            if waits && !self.closing {
-                self.retry_reason = Some(failure.error.clone());
-                self.retries.push_back(command);
-            } else {
-                self.retry_or_fail(command, &failure, VecDeque::push_back);
-            }
-        }
-        self.schedule_retry();
     }
 
     /// Returns the connection to the pool.

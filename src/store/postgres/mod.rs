@@ -118,7 +118,7 @@ use crate::{
         budget::Calendar,
         clock::{Clock, Timestamp},
     },
-    repeats::Repeats,
+    repeats::{Repeats, RepeatsOfWriter},
     sync::lock,
 };
 
@@ -190,10 +190,9 @@ struct Shared {
     /// Audit events that are not written yet; at most `queue_max`.
     events: Mutex<Vec<AuditEvent>>,
     writing_events: tokio::sync::Mutex<()>,
-    /// What the log has of batches that an outage keeps from being written, of commands that can't
-    /// be done at all, of calls that wait for locked accounts, and of maintenance.
-    unwritten_batches: Repeats,
-    refused_commands: Repeats,
+    /// What the log has of batches that couldn't be written, of calls that wait for locked
+    /// accounts, and of maintenance.
+    unwritten_batches: RepeatsOfWriter,
     locked_calls: Repeats,
     failed_maintenance: Repeats,
     closed: AtomicBool,

@@ -31,7 +31,7 @@ use super::{
     open,
 };
 use crate::{
-    repeats::{LogLine, Repeats},
+    repeats::{LogLine, RepeatsOfWriter},
     store::{StoreError, gauge::Gauge, unwritten::Unwritten},
 };
 
@@ -73,10 +73,8 @@ pub(super) struct Writer<'c> {
     apart_due: Duration,
     /// Whether the last transaction could write nothing.
     is_refused: bool,
-    /// What the log has of an outage, and of commands that can't be done at all: others can be
-    /// written meanwhile, which is no end of that.
-    outage: Repeats,
-    refusals: Repeats,
+    /// What the log has of commands that couldn't be written.
+    told: RepeatsOfWriter,
     /// How many callers were answered last.
     answered: usize,
     /// When it last left the lock alone.
@@ -147,8 +145,7 @@ impl<'c> Writer<'c> {
             unwritten: Unwritten::begin(),
             apart_due: Duration::ZERO,
             is_refused: false,
-            outage: Repeats::new(),
-            refusals: Repeats::new(),
+            told: RepeatsOfWriter::new(),
             answered: 0,
             rested_at: Duration::ZERO,
         };
@@ -241,7 +238,7 @@ impl<'c> Writer<'c> {
         }
         match self.transaction(batch, joining) {
             Ok(()) => {
-                if let Some(LogLine { left_out }) = self.outage.succeeded() {
+                if let Some(LogLine { left_out }) = self.told.succeeded() {
                     tracing::info!(target: "tollgate::sqlite", left_out, "can write again");
                 }
                 self.answered = batch.len();

@@ -17,12 +17,7 @@ impl Writer<'_> {
     pub(super) fn fail(&mut self, batch: &mut Vec<Command>, failure: &Failure) {
         let error = &failure.0;
         let now = self.unit.settings.clock.elapsed();
-        let told = if failure.is_passing() {
-            &self.outage
-        } else {
-            &self.refusals
-        };
-        if let Some(LogLine { left_out }) = told.failed(error, now) {
+        if let Some(LogLine { left_out }) = self.told.failed(error, failure.is_passing(), now) {
             tracing::error!(target: "tollgate::sqlite", %error, left_out, commands = batch.len(), "can't write");
         }
         for command in batch.drain(..) {
